@@ -1,0 +1,1 @@
+"""What is run: programs, environments and processes. Docker, GitPython and schedulers live only here."""

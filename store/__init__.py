@@ -1,0 +1,1 @@
+"""What is remembered: rows, files and wire formats. SQL lives only here."""

@@ -1,0 +1,1 @@
+"""The `mltrack` command: every action of the screen has its twin here."""
