@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import tomllib
 import venv
 import zipfile
 from dataclasses import dataclass
@@ -83,6 +84,12 @@ def test_the_package_is_three_links_to_the_folders_at_the_root() -> None:
         "__init__.py",
         "py.typed",
     }
+
+
+def test_the_type_checker_is_told_of_every_link() -> None:
+    """Pyright passes over links that it is not told of, without a word."""
+    included = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["pyright"]["include"]
+    assert {f"src/mltrack/{folder}" for folder in FOLDERS} <= set(included)
 
 
 def test_sdist_holds_every_file_the_tests_and_the_licence(built: Built) -> None:
