@@ -1,1 +1,22 @@
-"""What is remembered: rows, files and wire formats. SQL lives only here."""
+"""What is remembered: rows, files, wire formats. SQL only here.
+
+``open_store`` and ``Store`` are loaded when they are asked for: a training process imports ``store.client`` through this
+package and must not pay for the database.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mltrack.store.store import Store, open_store
+
+__all__ = ["Store", "open_store"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from mltrack.store import store
+
+        return getattr(store, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

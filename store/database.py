@@ -1,0 +1,302 @@
+"""Opening a store's database and running statements on it: SQLite with the standard library, PostgreSQL with psycopg.
+
+Statements are written once, with ``?`` marks, in the SQL both engines share. A transaction is the unit of every change;
+on SQLite it takes the write lock at its start, so that what it read is still true when it writes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from mltrack.store.client.journal import make_folder, random_hex, share_mode
+from mltrack.store.client.secrets import redact_url
+from mltrack.store.errors import ReadOnly, StoreDamaged, StoreNewer, StoreUnavailable
+from mltrack.store.filesystem import probe
+
+SCHEMA_VERSION = 1
+# Other writers hold the lock for at most one fold commit (50 ms) or a backup step; this is far beyond both.
+BUSY_SECONDS = 30.0
+Row = tuple[Any, ...]
+
+
+class Database:
+    """One connection to a store's database. Not for use by several threads at once."""
+
+    def __init__(
+        self, connection: Any, kind: str, where: str, readonly: bool, notes: tuple[str, ...] = ()
+    ) -> None:
+        self.connection = connection
+        self.kind = kind
+        self.where = where
+        self.readonly = readonly
+        self.notes = notes
+        self._depth = 0
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        """Run one statement; all its rows (none for a statement that returns none)."""
+        try:
+            if self.kind == "sqlite":
+                return list(self.connection.execute(sql, parameters))
+            cursor = self.connection.execute(sql.replace("?", "%s"), tuple(parameters))
+            return list(cursor.fetchall()) if cursor.description else []
+        except sqlite3.Error as error:
+            raise self._explain(error) from error
+
+    def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run one statement for each row of parameters."""
+        try:
+            if self.kind == "sqlite":
+                self.connection.executemany(sql, rows)
+                return
+            with self.connection.cursor() as cursor:
+                cursor.executemany(sql.replace("?", "%s"), [tuple(row) for row in rows])
+        except sqlite3.Error as error:
+            raise self._explain(error) from error
+
+    def _explain(self, error: sqlite3.Error) -> Exception:
+        text = str(error)
+        if isinstance(error, sqlite3.DatabaseError) and ("malformed" in text or "not a database" in text):
+            return StoreDamaged(
+                f"The database {self.where} is damaged ({text}). 'mltrack doctor' rebuilds it from journals, decisions and backups."
+            )
+        if "locked" in text or "busy" in text:
+            return StoreUnavailable(
+                f"The database {self.where} is locked by another process. Try again in a moment."
+            )
+        if "readonly" in text:
+            return ReadOnly(
+                f"The database {self.where} cannot be written by you. Ask its owner, or use a store of your own (--store)."
+            )
+        if "full" in text or "disk I/O" in text:
+            return StoreUnavailable(
+                f"The database {self.where} cannot grow ({text}). Free some space; nothing that was logged is lost."
+            )
+        return error
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing. Nested use joins the outer transaction."""
+        if self.readonly:
+            raise ReadOnly(f"The store {self.where} is open read-only.")
+        if self._depth:
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+            return
+        self.execute("BEGIN IMMEDIATE" if self.kind == "sqlite" else "BEGIN")
+        self._depth = 1
+        try:
+            yield
+        except BaseException:
+            self._depth = 0
+            self._rollback()
+            raise
+        self._depth = 0
+        self.execute("COMMIT")
+
+    def _rollback(self) -> None:
+        try:
+            self.connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            return  # SQLite rolled back by itself (disk full); the first error is the one to report
+
+    def setting(self, key: str, default: str = "") -> str:
+        """A fact about the store."""
+        rows = self.execute("SELECT value FROM setting WHERE key = ?", (key,))
+        return str(rows[0][0]) if rows else default
+
+    def set_setting(self, key: str, value: str) -> None:
+        """Remember a fact about the store."""
+        self.execute(
+            "INSERT INTO setting (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            (key, value),
+        )
+
+    def next_seq(self) -> int:
+        """The next value of the change counter. Inside a transaction: commits order changes as readers see them."""
+        rows = self.execute(
+            "UPDATE setting SET value = CAST(CAST(value AS BIGINT) + 1 AS TEXT) WHERE key = 'seq' RETURNING value"
+        )
+        return int(rows[0][0])
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self.connection.close()
+
+
+def open_sqlite(path: Path, root: Path, readonly: bool = False) -> Database:
+    """Open the SQLite store at ``path``, creating it when it does not exist, race-free for any number of processes."""
+    if not path.exists():
+        if readonly:
+            raise StoreUnavailable(
+                f"There is no store at {path.parent}. Log a run first, or name another store (--store)."
+            )
+        _create_sqlite(path, root)
+    filesystem = probe(path.parent)
+    notes: tuple[str, ...] = (
+        () if filesystem.wal else (f"no WAL: {filesystem.why}; a rollback journal is used",)
+    )
+    writable = not readonly and os.access(path, os.W_OK)
+    try:
+        connection = _connect(path, writable)
+        version = int(connection.execute("SELECT value FROM setting WHERE key = 'schema'").fetchone()[0])
+        if writable and filesystem.wal:
+            _set_wal(connection)
+    except (sqlite3.Error, TypeError, ValueError) as error:
+        raise StoreDamaged(
+            f"The database {path} cannot be read ({error}). 'mltrack doctor' rebuilds it from journals, decisions and backups."
+        ) from error
+    if version > SCHEMA_VERSION:
+        if not readonly:
+            connection.close()
+            connection = _connect(path, False)
+        notes += (f"written by a newer mltrack (schema {version}): open read-only; update mltrack to write",)
+        writable = False
+        if version >= 2 * SCHEMA_VERSION + 100:
+            raise StoreNewer(
+                f"The store {path} has schema {version}, far newer than {SCHEMA_VERSION}. Update mltrack."
+            )
+    return Database(connection, "sqlite", str(path), not writable, notes)
+
+
+def _connect(path: Path, writable: bool) -> sqlite3.Connection:
+    uri = path.absolute().as_uri() + ("" if writable else "?mode=ro")
+    connection = sqlite3.connect(
+        uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA cache_size = -32768")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    return connection
+
+
+def _set_wal(connection: sqlite3.Connection) -> None:
+    """Switch to WAL; SQLite does not wait for locks here, so this does."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            if connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+                return
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                return  # still correct in rollback mode; another process holds it in use
+            time.sleep(0.01)
+
+
+@contextmanager
+def file_lock(root: Path, name: str, wait: bool = True) -> Iterator[bool]:
+    """Hold the store-wide lock ``name``; yields whether it was taken (always, when waiting)."""
+    make_folder(root / "locks", root)
+    fd = os.open(root / "locks" / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, share_mode(root))
+    try:
+        try:
+            fcntl.lockf(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except OSError:
+            if wait:
+                raise
+            yield False
+            return
+        yield True
+    finally:
+        os.close(fd)
+
+
+def _create_sqlite(path: Path, root: Path) -> None:
+    """Build the database under another name and move it into place: nobody ever sees half a schema."""
+    try:
+        make_folder(path.parent, root)
+        with file_lock(root, "create"):
+            if path.exists():
+                return
+            temporary = path.parent / f".{random_hex(12)}.db"
+            os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, share_mode(root)))
+            connection = sqlite3.connect(temporary, isolation_level=None)
+            try:
+                if probe(path.parent).wal:
+                    _set_wal(connection)
+                connection.executescript("BEGIN EXCLUSIVE;" + schema_sql())
+                for key, value in first_settings():
+                    connection.execute("INSERT INTO setting (key, value) VALUES (?, ?)", (key, value))
+                connection.execute("COMMIT")
+            finally:
+                connection.close()
+            os.rename(temporary, path)
+    except OSError as error:
+        raise StoreUnavailable(
+            f"A store cannot be created at {path.parent} ({error.strerror}). Name a folder you can write: --store DIR or MLTRACK_STORE."
+        ) from error
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"A store cannot be created at {path.parent} ({error}).") from error
+
+
+def schema_sql() -> str:
+    """The generated schema of an SQLite store."""
+    return files("mltrack.store").joinpath("schema.sql").read_text(encoding="utf-8")
+
+
+def first_settings() -> list[tuple[str, str]]:
+    """What a new store knows about itself."""
+    return [
+        ("schema", str(SCHEMA_VERSION)),
+        ("store_id", random_hex(32)),
+        ("seq", "0"),
+        ("created_ms", str(time.time_ns() // 1_000_000)),
+    ]
+
+
+def open_postgresql(url: str, readonly: bool = False) -> Database:
+    """Open (and on first use create) a store in a PostgreSQL database."""
+    try:
+        import psycopg
+    except ImportError:
+        raise StoreUnavailable(
+            "A PostgreSQL store needs psycopg: pip install 'mltrack-tui[postgres]'."
+        ) from None
+    plain = url.replace("postgresql+psycopg://", "postgresql://", 1)
+    try:
+        connection = psycopg.connect(plain, autocommit=True, connect_timeout=10)
+        with connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(7203912)")
+            made = connection.execute("SELECT to_regclass('setting')").fetchone()
+            if made is None or made[0] is None:
+                if readonly:
+                    raise StoreUnavailable(f"There is no mltrack store in {redact_url(url)} yet.")
+                _create_postgresql(connection)
+        row = connection.execute("SELECT value FROM setting WHERE key = 'schema'").fetchone()
+    except psycopg.Error as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise StoreUnavailable(
+            f"The PostgreSQL store {redact_url(url)} cannot be used ({reason})."
+        ) from error
+    newer = row is not None and int(row[0]) > SCHEMA_VERSION
+    return Database(connection, "postgresql", redact_url(url), readonly or newer)
+
+
+def _create_postgresql(connection: Any) -> None:
+    from sqlalchemy.dialects import postgresql
+    from sqlalchemy.schema import CreateIndex, CreateTable
+    from sqlmodel import SQLModel
+
+    from mltrack.store import tables
+
+    assert tables.SCHEMA_VERSION == SCHEMA_VERSION
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    for table in SQLModel.metadata.sorted_tables:
+        connection.execute(str(CreateTable(table).compile(dialect=dialect)))
+        for index in table.indexes:
+            connection.execute(str(CreateIndex(index).compile(dialect=dialect)))
+    for key, value in first_settings():
+        connection.execute("INSERT INTO setting (key, value) VALUES (%s, %s)", (key, value))

@@ -1,0 +1,364 @@
+"""Journals -> tables, exactly once: the position moves in the transaction that stores what was read.
+
+One process folds a store at a time (a lock says who); everybody else reads what it committed. What is folded twice gives
+the same rows, so a copied, moved or rewritten journal does no harm.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import orjson
+
+from mltrack.store.blocks import merge_blocks
+from mltrack.store.client.journal import run_folder
+from mltrack.store.database import Database, file_lock
+from mltrack.store.fold_meta import ensure_run, fold_meta, load_state
+from mltrack.store.fold_points import KeyIds, fold_points, parse_points, to_columns
+from mltrack.store.journal_reader import JournalName, JournalProblem, file_kind, read_header, read_slice
+from mltrack.store.liveness import Here
+from mltrack.store.records import FoldReport
+from mltrack.store.run_state import settle_run
+
+# Work per commit: readers and other writers wait no longer than this for the lock.
+COMMIT_SECONDS = 0.05
+
+
+@dataclass
+class _Journal:
+    """One journal file that may have something new."""
+
+    path: Path
+    name: JournalName
+    position: int
+    tail: str
+
+
+@dataclass
+class _Count:
+    records: int = 0
+    points: int = 0
+    skipped: int = 0
+    pending: int = 0
+    damaged: list[str] = field(default_factory=list)
+
+
+class Fold:
+    """Folds the journals below ``root`` (a store, or a spool of one) into ``database``."""
+
+    def __init__(self, database: Database, root: Path) -> None:
+        self._database = database
+        self._root = root
+        self._keys = KeyIds(database)
+        self._headers: dict[Path, JournalName] = {}
+        self._shards: dict[str, int] = {}
+
+    def refresh(self, seconds: float | None = None, everything: bool = False) -> FoldReport:
+        """Fold what is new: live runs' meta first, then points, for at most ``seconds``. ``everything`` walks all run folders."""
+        if self._database.readonly:
+            return FoldReport(folded_by_other=True)
+        with file_lock(self._root, "fold", wait=False) as mine:
+            if not mine:
+                return FoldReport(folded_by_other=True)
+            folders = self._all_folders() if everything else self._open_folders()
+            return self._fold(folders, seconds)
+
+    def folder(self, folder: Path) -> FoldReport:
+        """Fold one run folder wherever it lies."""
+        with file_lock(self._root, "fold"):
+            return self._fold([folder], None)
+
+    # -- which folders
+
+    def _open_folders(self) -> list[Path]:
+        """Folders of runs with a marker, most recently heard first, and folders that were copied in."""
+        heard: dict[str, int] = {}
+        try:
+            with os.scandir(self._root / "open") as entries:
+                for entry in entries:
+                    jid, _, run_id = entry.name.partition(".")
+                    if len(jid) == 16 and len(run_id) == 32:
+                        try:
+                            heard[run_id] = max(heard.get(run_id, 0), entry.stat().st_mtime_ns)
+                        except FileNotFoundError:
+                            continue
+        except FileNotFoundError:
+            pass
+        folders = [
+            run_folder(self._root, run_id) for run_id in sorted(heard, key=lambda run_id: -heard[run_id])
+        ]
+        return folders + self._copied_in(set(heard))
+
+    def _copied_in(self, known: set[str]) -> list[Path]:
+        """Run folders without a marker that no row knows: somebody copied them here. Looks only into changed shards."""
+        found: list[Path] = []
+        try:
+            shards = [
+                (entry.name, entry.stat().st_mtime_ns)
+                for entry in os.scandir(self._root / "runs")
+                if entry.is_dir()
+            ]
+        except FileNotFoundError:
+            return found
+        if not self._shards:
+            self._shards = dict(orjson.loads(self._database.setting("shards", "{}")))
+        changed = [(name, mtime) for name, mtime in shards if self._shards.get(name) != mtime]
+        for name, mtime in changed:
+            ids = [entry.name for entry in os.scandir(self._root / "runs" / name) if len(entry.name) == 32]
+            rows = self._database.execute(
+                "SELECT run_id FROM run WHERE run_id >= ? AND run_id < ? UNION SELECT run_id FROM tombstone",
+                (name, name + "g"),
+            )
+            have = {str(row[0]) for row in rows} | known
+            found += [self._root / "runs" / name / run_id for run_id in ids if run_id not in have]
+            self._shards[name] = mtime
+        if changed:
+            with self._database.transaction():
+                self._database.set_setting("shards", orjson.dumps(self._shards).decode())
+        return found
+
+    def _all_folders(self) -> list[Path]:
+        folders: list[Path] = []
+        try:
+            for shard in sorted(os.scandir(self._root / "runs"), key=lambda entry: entry.name):
+                if shard.is_dir():
+                    folders += [Path(entry.path) for entry in os.scandir(shard.path) if entry.is_dir()]
+        except FileNotFoundError:
+            pass
+        return folders
+
+    # -- folding
+
+    def _fold(self, folders: list[Path], seconds: float | None) -> FoldReport:
+        deadline = None if seconds is None else time.monotonic() + seconds
+        count = _Count()
+        here = Here(self._root)
+        by_run: list[tuple[Path, list[_Journal]]] = [
+            (folder, self._journals(folder, count)) for folder in folders
+        ]
+        for kind in ("meta", "points"):
+            for _, journals in by_run:
+                self._fold_kind(
+                    [journal for journal in journals if journal.name.kind == kind], count, deadline
+                )
+        for folder, journals in by_run:
+            if journals:
+                self._settle(folder, journals, here)
+        self._drop_stray_markers(here)
+        report = FoldReport(count.records, count.points, count.skipped, count.pending, tuple(count.damaged))
+        return replace(report, pending_bytes=max(0, count.pending))
+
+    def _journals(self, folder: Path, count: _Count) -> list[_Journal]:
+        """The journals of a folder with something new or something to settle."""
+        found: list[_Journal] = []
+        try:
+            names = sorted(entry.name for entry in os.scandir(folder))
+        except OSError:
+            return found
+        for file_name in names:
+            if file_kind(file_name) is None:
+                continue
+            path = folder / file_name
+            try:
+                name = self._headers.get(path) or read_header(path)
+            except JournalProblem as problem:
+                count.damaged.append(f"{folder.name}: {problem}")
+                self._mark_damaged(folder.name, str(problem))
+                continue
+            if name is None:
+                continue
+            self._headers[path] = name
+            if self._database.execute("SELECT 1 FROM tombstone WHERE run_id = ?", (name.run_id,)):
+                continue
+            rows = self._database.execute(
+                "SELECT position, check_tail FROM journal WHERE jid = ? AND kind = ?", (name.jid, name.kind)
+            )
+            position, tail = (int(rows[0][0]), str(rows[0][1])) if rows else (0, "")
+            found.append(_Journal(path, name, position, tail))
+            try:
+                count.pending += max(0, os.stat(path).st_size - position)
+            except OSError:
+                continue
+        return found
+
+    def _fold_kind(self, journals: list[_Journal], count: _Count, deadline: float | None) -> None:
+        for journal in journals:
+            while deadline is None or time.monotonic() < deadline:
+                try:
+                    if not self._commit(journal, count):
+                        break
+                except OSError as error:
+                    count.damaged.append(f"{journal.path}: cannot be read ({error.strerror})")
+                    break
+                except BaseException:
+                    self._keys.forget()
+                    raise
+
+    def _commit(self, journal: _Journal, count: _Count) -> bool:
+        """Fold slices of one journal for one commit. Returns whether something was read."""
+        first = read_slice(journal.path, journal.position, journal.tail)
+        if first is None:
+            return False
+        database, name = self._database, journal.name
+        began = time.monotonic()
+        records = points = skipped = 0
+        with database.transaction():
+            run = ensure_run(database, name, first.lines if name.kind == "meta" else None)
+            position, tail, piece = journal.position, journal.tail, first
+            while True:
+                if name.kind == "meta":
+                    state = load_state(database, run)
+                    records += fold_meta(database, state, name, piece.lines, piece.offsets)
+                    skipped += state.skipped
+                    if state.changed:
+                        database.execute(
+                            "UPDATE run SET state = ?, facts = ? WHERE id = ?",
+                            (orjson.dumps(state.values).decode(), orjson.dumps(state.facts).decode(), run),
+                        )
+                else:
+                    lines = piece.lines[1:] if piece.offsets[0] == 0 else piece.lines
+                    parsed, bad = parse_points(lines) if lines else ([], 0)
+                    skipped += bad
+                    records += len(parsed)
+                    if parsed:
+                        attempt = self._attempt_no(run, name.attempt)
+                        points += fold_points(
+                            database, run, to_columns(parsed, name.rank, attempt, self._keys)
+                        )
+                position, tail = piece.end, piece.tail
+                if time.monotonic() - began > COMMIT_SECONDS:
+                    break
+                following = read_slice(journal.path, position, tail)
+                if following is None:
+                    break
+                piece = following
+            database.execute(
+                "INSERT INTO journal (jid, kind, run, position, check_tail, skipped, header) VALUES (?, ?, ?, ?, ?, ?, ?)"
+                " ON CONFLICT (jid, kind) DO UPDATE SET position = excluded.position, check_tail = excluded.check_tail,"
+                " skipped = journal.skipped + excluded.skipped",
+                (name.jid, name.kind, run, position, tail, skipped, orjson.dumps(name.header).decode()),
+            )
+            if name.kind == "meta":
+                self._apply_close(name, piece.lines)
+            if skipped:
+                database.execute("UPDATE run SET skipped = skipped + ? WHERE id = ?", (skipped, run))
+            settle_run(database, run, touch=True)
+        count.pending -= position - journal.position
+        journal.position, journal.tail = position, tail
+        count.records += records
+        count.points += points
+        count.skipped += skipped
+        return True
+
+    def _apply_close(self, name: JournalName, lines: list[bytes]) -> None:
+        """The writer's last record, when it is among the lines just read (its row may not have existed before)."""
+        last = lines[-1]
+        if b'"op":"close"' in last:
+            closed = int(orjson.loads(last).get("points", 0))
+            self._database.execute(
+                "UPDATE journal SET closed = ? WHERE jid = ? AND kind = 'meta'", (closed, name.jid)
+            )
+
+    def _attempt_no(self, run: int, attempt: str) -> int:
+        rows = self._database.execute("SELECT no FROM attempt WHERE run = ? AND name = ?", (run, attempt))
+        if rows:
+            return int(rows[0][0])
+        rows = self._database.execute("SELECT coalesce(max(no), -1) + 1 FROM attempt WHERE run = ?", (run,))
+        no = int(rows[0][0])
+        self._database.execute("INSERT INTO attempt (run, no, name) VALUES (?, ?, ?)", (run, no, attempt))
+        return no
+
+    def _mark_damaged(self, run_id: str, reason: str) -> None:
+        if len(run_id) != 32:
+            return
+        with self._database.transaction():
+            rows = self._database.execute("SELECT id, damage FROM run WHERE run_id = ?", (run_id,))
+            if rows and rows[0][1] == reason:
+                return
+            run = (
+                int(rows[0][0])
+                if rows
+                else ensure_run(
+                    self._database,
+                    JournalName("", "meta", run_id, "", 0, "main", {"time": time.time_ns() // 1_000_000}),
+                )
+            )
+            self._database.execute("UPDATE run SET damage = ? WHERE id = ?", (reason, run))
+            if not rows:
+                self._database.execute(
+                    "UPDATE run SET status = 'FAILED', reason = 'damaged' WHERE id = ?", (run,)
+                )
+            settle_run(self._database, run, keep_status=not rows)
+
+    # -- what follows from having read everything
+
+    def _settle(self, folder: Path, journals: list[_Journal], here: Here) -> None:
+        """Status from evidence, merged blocks for ended runs, and markers of finished journals removed."""
+        run_id = journals[0].name.run_id
+        rows = self._database.execute("SELECT id FROM run WHERE run_id = ?", (run_id,))
+        if not rows:
+            return
+        run = int(rows[0][0])
+        markers: dict[str, int] = {}
+        for journal in journals:
+            marker = self._root / "open" / f"{journal.name.jid}.{run_id}"
+            try:
+                markers[journal.name.jid] = os.stat(marker).st_mtime_ns // 1_000_000
+            except OSError:
+                continue
+        with self._database.transaction():
+            before = self._database.execute("SELECT status FROM run WHERE id = ?", (run,))[0][0]
+            status = settle_run(self._database, run, here=here, beats=markers, folder=folder)
+            if status != "RUNNING" and (before == "RUNNING" or self._has_batches(run)):
+                merge_blocks(self._database, run, last=True)
+        for jid in markers:
+            if self._finished(
+                jid, [journal for journal in journals if journal.name.jid == jid], here, markers[jid]
+            ):
+                try:
+                    os.unlink(self._root / "open" / f"{jid}.{run_id}")
+                except OSError:
+                    continue
+
+    def _has_batches(self, run: int) -> bool:
+        return bool(self._database.execute("SELECT 1 FROM block WHERE run = ? AND kind = 0 LIMIT 1", (run,)))
+
+    def _finished(self, jid: str, journals: list[_Journal], here: Here, beat_ms: int) -> bool:
+        """Nothing more will come from this writer, and all it wrote is folded."""
+        for journal in journals:
+            try:
+                if os.stat(journal.path).st_size > journal.position and read_slice(
+                    journal.path, journal.position, journal.tail
+                ):
+                    return False
+            except OSError:
+                continue
+        closed = self._database.execute("SELECT closed FROM journal WHERE jid = ? AND kind = 'meta'", (jid,))
+        if closed and closed[0][0] is not None:
+            points = [journal for journal in journals if journal.name.kind == "points"]
+            return all(journal.position >= int(closed[0][0]) for journal in points)
+        evidence = here.judge(journals[0].name.header, beat_ms)
+        # Silence alone removes nothing: the writer may come back and its journal must still be found.
+        return evidence.lost and not evidence.quiet
+
+    def _drop_stray_markers(self, here: Here) -> None:
+        """Markers whose writer died before its first record: no journal will ever come."""
+        try:
+            entries = list(os.scandir(self._root / "open"))
+        except OSError:
+            return
+        for entry in entries:
+            jid, _, run_id = entry.name.partition(".")
+            if len(jid) != 16 or len(run_id) != 32:
+                continue
+            folder = run_folder(self._root, run_id)
+            if any((folder / f"{kind}.{jid}.jsonl").exists() for kind in ("meta", "points")):
+                continue
+            try:
+                if here.now_ms - entry.stat().st_mtime_ns // 1_000_000 > 3_600_000:
+                    os.unlink(entry.path)
+            except OSError:
+                continue

@@ -1,0 +1,311 @@
+"""Meta records -> rows. Each statement gives the same end whatever the order, number or place of the records.
+
+Fields that change (name, note, tags, status) belong to the largest stamp; params to the smallest; a person's decision beats
+both. A stamp is ``time.jid.offset``, so that equal times still have one order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from mltrack.store.database import Database
+from mltrack.store.experiments import experiment_for
+from mltrack.store.journal_reader import JournalName
+
+# Summary fields as the client writes them; floats may be quoted NaN or infinities.
+_SUMMARY_FIELDS = 10
+
+
+@dataclass
+class RunState:
+    """The journals' own values of a run, each with its stamp, and what of it changed. Lives in ``run.state``."""
+
+    run: int
+    values: dict[str, Any]
+    facts: dict[str, Any]
+    changed: bool = False
+    skipped: int = 0
+    refused: list[dict[str, Any]] = field(default_factory=list)
+
+    def offer(self, name: str, stamp: str, value: Any) -> None:
+        """Largest stamp wins."""
+        old = self.values.get(name)
+        if old is None or stamp > old[0]:
+            self.values[name] = [stamp, value]
+            self.changed = True
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The winning value."""
+        found = self.values.get(name)
+        return default if found is None else found[1]
+
+
+def ensure_run(database: Database, name: JournalName, lines: list[bytes] | None = None) -> int:
+    """The row number of a journal's run, created with what line 1 (and a start record among ``lines``) says when it is new."""
+    rows = database.execute("SELECT id FROM run WHERE run_id = ?", (name.run_id,))
+    if rows:
+        return int(rows[0][0])
+    at = int(name.header.get("time", 0))
+    experiment = experiment_for(database, _experiment_name(lines or []), at)
+    rows = database.execute(
+        "INSERT INTO run (run_id, experiment_id, name, start_ms, host, lifecycle, seq) VALUES (?, ?, ?, ?, ?, 'active', 0) RETURNING id",
+        (name.run_id, experiment, name.run_id[:8], at, str(name.header.get("host", ""))),
+    )
+    return int(rows[0][0])
+
+
+def _experiment_name(lines: list[bytes]) -> str:
+    for line in lines[1:3]:
+        try:
+            record = orjson.loads(line)
+            if record["op"] == "start":
+                return str(record.get("experiment") or "Default")
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            continue  # counted as skipped when it is folded
+    return "Default"
+
+
+def load_state(database: Database, run: int) -> RunState:
+    """The stored state of a run."""
+    state, facts = database.execute("SELECT state, facts FROM run WHERE id = ?", (run,))[0]
+    return RunState(run, orjson.loads(state), orjson.loads(facts))
+
+
+def fold_meta(
+    database: Database, state: RunState, name: JournalName, lines: list[bytes], offsets: list[int]
+) -> int:
+    """Apply complete lines (without line 1). Returns how many were records; others are counted as skipped."""
+    taken = 0
+    for line, offset in zip(lines, offsets, strict=True):
+        if offset == 0:
+            continue
+        try:
+            record = orjson.loads(line)
+            time_ms = int(record["t"])
+            apply = _APPLY.get(record["op"])
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+            state.skipped += 1
+            continue
+        if apply is None:  # an op of a later minor version: kept in the journal, not ours to guess
+            state.skipped += 1
+            continue
+        try:
+            apply(
+                _Context(database, state, name, time_ms, f"{time_ms:016d}.{name.jid}.{offset:012d}"), record
+            )
+        except (KeyError, TypeError, ValueError, AttributeError):
+            state.skipped += 1
+            continue
+        taken += 1
+    return taken
+
+
+@dataclass(frozen=True)
+class _Context:
+    database: Database
+    state: RunState
+    name: JournalName
+    time_ms: int
+    stamp: str
+
+    @property
+    def run(self) -> int:
+        return self.state.run
+
+
+def _texts(values: Any) -> dict[str, str]:
+    if not isinstance(values, dict):
+        raise TypeError("not an object")
+    return {str(key): value if isinstance(value, str) else str(value) for key, value in values.items()}
+
+
+def _start(at: _Context, record: dict[str, Any]) -> None:
+    state = at.state
+    state.offer(
+        f"begin {at.name.attempt}",
+        at.stamp,
+        {"start": at.time_ms, "jid": at.name.jid, "header": at.name.header},
+    )
+    if record.get("name"):
+        # A name given at a resume is a new name; a random one is only given at the first start.
+        state.offer("name", at.stamp, str(record["name"]))
+    first = state.values.get("first")
+    if first is None or at.stamp < first[0]:
+        state.values["first"] = [
+            at.stamp,
+            {"experiment": str(record.get("experiment") or "Default"), "start": at.time_ms},
+        ]
+        state.changed = True
+    for field_name in ("user", "parent", "total", "key"):
+        if record.get(field_name) is not None:
+            state.offer(field_name, at.stamp, record[field_name])
+    if isinstance(record.get("note"), str):
+        state.offer("note", at.stamp, record["note"])
+    keep = ("command", "cwd", "script", "python", "slurm", "console")
+    newest = state.facts.get("started", "")
+    if at.stamp > newest:
+        state.facts.update({name: record[name] for name in keep if name in record})
+        state.facts["started"] = at.stamp
+        state.changed = True
+
+
+def _param(at: _Context, record: dict[str, Any]) -> None:
+    rank = at.name.rank
+    for key, value in _texts(record["v"]).items():
+        found = at.database.execute(
+            "SELECT value, rank, stamp, other FROM param WHERE run = ? AND key = ?", (at.run, key)
+        )
+        if not found:
+            at.database.execute(
+                "INSERT INTO param (run, key, value, rank, stamp) VALUES (?, ?, ?, ?, ?)",
+                (at.run, key, value, rank, at.stamp),
+            )
+            continue
+        old, old_rank, old_stamp, other = found[0]
+        # Ranks of one job may differ (a device, a host): the lowest rank speaks, and conflicts only with itself.
+        if rank > old_rank:
+            continue
+        if rank < old_rank:
+            value_now, stamp_now, conflict = value, at.stamp, None
+        else:
+            earlier = at.stamp < old_stamp
+            value_now, second = (value, old) if earlier else (old, value)
+            stamp_now = min(at.stamp, old_stamp)
+            conflict = min(
+                (text for text in (other, second) if text is not None and text != value_now), default=None
+            )
+        at.database.execute(
+            "UPDATE param SET value = ?, rank = ?, stamp = ?, other = ? WHERE run = ? AND key = ?",
+            (value_now, rank, stamp_now, conflict, at.run, key),
+        )
+    at.state.changed = True
+
+
+_SET_TAG = (
+    "INSERT INTO tag (run, key, value, stamp) VALUES (?, ?, ?, ?) ON CONFLICT (run, key)"
+    " DO UPDATE SET value = excluded.value, stamp = excluded.stamp WHERE excluded.stamp > tag.stamp"
+)
+
+
+def _tags(at: _Context, record: dict[str, Any]) -> None:
+    rows = [(at.run, key, value, at.stamp) for key, value in _texts(record["v"]).items()]
+    at.database.execute_many(_SET_TAG, rows)
+    at.state.changed = True
+
+
+def _untag(at: _Context, record: dict[str, Any]) -> None:
+    at.database.execute_many(_SET_TAG, [(at.run, str(key), None, at.stamp) for key in record["k"]])
+    at.state.changed = True
+
+
+def _note(at: _Context, record: dict[str, Any]) -> None:
+    at.state.offer("note", at.stamp, str(record["v"]))
+
+
+def _name(at: _Context, record: dict[str, Any]) -> None:
+    at.state.offer("name", at.stamp, str(record["v"]))
+
+
+def _input(at: _Context, record: dict[str, Any]) -> None:
+    size = record.get("size")
+    at.database.execute(
+        "INSERT INTO run_input (run, name, digest, context, source, digest_kind, size) VALUES (?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (run, name, digest, context) DO NOTHING",
+        (
+            at.run,
+            str(record["name"]),
+            str(record.get("digest", "")),
+            str(record.get("context", "")),
+            str(record.get("source", "")),
+            str(record.get("digest_kind", "")),
+            int(size) if size is not None else None,
+        ),
+    )
+
+
+def _artifact(at: _Context, record: dict[str, Any]) -> None:
+    at.database.execute(
+        "INSERT INTO artifact (run, path, size, sha256, how, stamp) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (run, path) DO UPDATE SET"
+        " size = excluded.size, sha256 = excluded.sha256, how = excluded.how, stamp = excluded.stamp WHERE excluded.stamp > artifact.stamp",
+        (
+            at.run,
+            str(record["path"]),
+            int(record["size"]),
+            str(record["sha256"]),
+            str(record.get("how", "")),
+            at.stamp,
+        ),
+    )
+
+
+def _progress(at: _Context, record: dict[str, Any]) -> None:
+    at.state.offer("step", at.stamp, int(record["step"]))
+    if record.get("total") is not None:
+        at.state.offer("total", at.stamp, int(record["total"]))
+
+
+def _facts(at: _Context, record: dict[str, Any]) -> None:
+    if not isinstance(record["v"], dict):
+        raise TypeError("facts")
+    for key, value in record["v"].items():
+        if at.stamp > at.state.facts.get("stamps", {}).get(key, ""):
+            at.state.facts[key] = value
+            at.state.facts.setdefault("stamps", {})[key] = at.stamp
+            at.state.changed = True
+
+
+def _summary(at: _Context, record: dict[str, Any]) -> None:
+    values = {str(key): list(fields) for key, fields in record["v"].items() if len(fields) == _SUMMARY_FIELDS}
+    pending = at.state.values.setdefault("pending", {})
+    mine = pending.setdefault(at.name.jid, {"upto": 0, "rank": at.name.rank, "v": {}})
+    mine["upto"] = max(mine["upto"], int(record["upto"]))
+    for key, fields in values.items():
+        if key not in mine["v"] or int(fields[8]) >= int(mine["v"][key][8]):
+            mine["v"][key] = fields
+    at.state.changed = True
+
+
+def _refused(at: _Context, record: dict[str, Any]) -> None:
+    kept = at.state.facts.setdefault("refused", {})
+    if len(kept) < 100:
+        kept[at.stamp] = [str(record.get("what", "")), str(record.get("why", ""))]
+    at.state.changed = True
+
+
+def _end(at: _Context, record: dict[str, Any]) -> None:
+    status = str(record["status"])
+    if status not in ("FINISHED", "FAILED", "KILLED"):
+        raise ValueError("status")
+    kept = {
+        name: record[name] for name in ("exit", "signal", "reason", "traceback", "elapsed") if name in record
+    }
+    at.state.offer(f"end {at.name.attempt}", at.stamp, {"end": at.time_ms, "status": status, **kept})
+
+
+def _close(at: _Context, record: dict[str, Any]) -> None:
+    at.database.execute(
+        "UPDATE journal SET closed = ? WHERE jid = ? AND kind = 'meta'",
+        (int(record.get("points", 0)), at.name.jid),
+    )
+
+
+_APPLY: dict[str, Callable[[_Context, dict[str, Any]], None]] = {
+    "start": _start,
+    "param": _param,
+    "tags": _tags,
+    "untag": _untag,
+    "note": _note,
+    "name": _name,
+    "input": _input,
+    "artifact": _artifact,
+    "progress": _progress,
+    "facts": _facts,
+    "summary": _summary,
+    "refused": _refused,
+    "end": _end,
+    "close": _close,
+}

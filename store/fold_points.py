@@ -1,0 +1,268 @@
+"""Points records -> one batch block and the run's summary, each point exactly once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from mltrack.store import summary as summaries
+from mltrack.store.blocks import merge_blocks, read_points
+from mltrack.store.database import Database
+from mltrack.store.series import Ints, PointColumns, distinct, encode_block, no_points, value_order
+from mltrack.store.summary import Rows
+
+_SPECIAL = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+
+
+class KeyIds:
+    """Metric names to their numbers, remembered for as long as the process folds."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.ids: dict[str, int] = {}
+
+    def add(self, keys: set[str]) -> None:
+        """Make sure that every key has a number. Inside a transaction."""
+        missing = [key for key in keys if key not in self.ids]
+        for key in missing:
+            rows = self._database.execute("SELECT id FROM metric_key WHERE key = ?", (key,))
+            if not rows:
+                rows = self._database.execute("INSERT INTO metric_key (key) VALUES (?) RETURNING id", (key,))
+            self.ids[key] = int(rows[0][0])
+
+    def forget(self) -> None:
+        """After a rollback: numbers given in it do not exist."""
+        self.ids.clear()
+
+
+def parse_points(lines: list[bytes]) -> tuple[list[list[Any]], int]:
+    """The well-formed records of complete lines and the number of others."""
+    try:
+        records = orjson.loads(b"[" + b",".join(lines) + b"]")
+        if len(records) == len(lines) and all(map(_looks_right, records)):
+            return records, 0
+    except orjson.JSONDecodeError:
+        pass  # one line is damaged: look at each
+    kept: list[list[Any]] = []
+    for line in lines:
+        try:
+            record = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            continue
+        if _is_right(record):
+            kept.append(record)
+    return kept, len(lines) - len(kept)
+
+
+def _looks_right(record: Any) -> bool:
+    """Fast refusal: anything unusual goes the careful way."""
+    return (
+        type(record) is list
+        and len(record) >= 4
+        and not len(record) & 1
+        and type(record[0]) is int
+        and type(record[1]) is int
+        and record[0] < 1 << 63 > record[1]
+        and all(type(value) is float for value in record[3::2])
+        and all(type(key) is str for key in record[2::2])
+    )
+
+
+def _is_right(record: Any) -> bool:
+    if type(record) is not list or len(record) < 4 or len(record) & 1:
+        return False
+    for whole in record[:2]:
+        if type(whole) is not int or not -(1 << 63) <= whole < 1 << 63:
+            return False
+    for place in range(3, len(record), 2):
+        value = record[place]
+        if type(record[place - 1]) is not str:
+            return False
+        if type(value) is str:
+            if value not in _SPECIAL:
+                return False
+            record[place] = _SPECIAL[value]
+        elif type(value) is int:
+            if int(float(value)) != value:
+                return False
+            record[place] = float(value)
+        elif type(value) is not float:
+            return False
+    return True
+
+
+def to_columns(records: list[list[Any]], rank: int, attempt: int, keys: KeyIds) -> PointColumns:
+    """Records of one journal as columns. Inside a transaction (new metric names get their numbers)."""
+    names: list[str] = []
+    values: list[float] = []
+    counts: list[int] = []
+    for record in records:
+        names += record[2::2]
+        values += record[3::2]
+        counts.append((len(record) - 2) >> 1)
+    try:
+        ids = [keys.ids[name] for name in names]
+    except KeyError:
+        keys.add(set(names))
+        ids = [keys.ids[name] for name in names]
+    n = len(values)
+    repeat = np.array(counts, np.int64)
+    return PointColumns(
+        np.array(ids, np.int64),
+        np.full(n, rank, np.int64),
+        np.full(n, attempt, np.int64),
+        np.repeat(np.array([record[0] for record in records], np.int64), repeat),
+        np.repeat(np.array([record[1] for record in records], np.int64), repeat),
+        np.array(values, np.float64),
+    )
+
+
+def _series_id(rows: Rows | PointColumns) -> Ints:
+    """One sortable number per (key, rank, attempt)."""
+    if isinstance(rows, PointColumns):
+        return (rows.key << 32) | (rows.rank << 14) | rows.attempt
+    return (
+        (rows["key"].astype(np.int64) << 32)
+        | (rows["rank"].astype(np.int64) << 14)
+        | rows["attempt"].astype(np.int64)
+    )
+
+
+def fold_points(database: Database, run: int, points: PointColumns) -> int:
+    """Store new points of a run and bring its summary up to date. Returns how many were new. Inside a transaction."""
+    fresh = distinct(points)
+    stored = database.execute("SELECT summary, attempts FROM run WHERE id = ?", (run,))[0]
+    every = summaries.unpack(stored[1] if stored[1] else stored[0])
+    known = every[every["cut"] == summaries.NO_CUT]
+    fresh = _without_repeats(database, run, fresh, known)
+    if len(fresh) == 0:
+        return 0
+    gained = summaries.rows_of_points(fresh)
+    rows = summaries.merge(np.concatenate((known, gained)))
+    database.execute(
+        "INSERT INTO block (run, kind, first_step, last_step, count, data) VALUES (?, 0, ?, ?, ?, ?)",
+        (run, int(fresh.step.min()), int(fresh.step.max()), len(fresh), encode_block(fresh, small=False)),
+    )
+    restricted = every[every["cut"] != summaries.NO_CUT]
+    _store_summary(database, run, rows, restricted[~np.isin(_series_id(restricted), _series_id(gained))])
+    waiting = database.execute(
+        "SELECT count(*), coalesce(sum(length(data)), 0) FROM block WHERE run = ? AND kind = 0", (run,)
+    )[0]
+    if waiting[0] >= 64 or waiting[1] >= 4 << 20:
+        merge_blocks(database, run, last=False)
+    return len(fresh)
+
+
+def _store_summary(database: Database, run: int, rows: Rows, restricted: Rows) -> None:
+    """Write the summary for rows per (key, rank, attempt), leaving superseded points out where there are several attempts.
+
+    ``restricted`` are earlier rows without superseded points that are still right when their cut is.
+    """
+    if len(np.unique(rows["attempt"])) <= 1:
+        database.execute("UPDATE run SET summary = ?, attempts = NULL WHERE id = ?", (rows.tobytes(), run))
+        return
+    whole, cut = _cut_rows(database, run, rows, restricted)
+    effective = summaries.over_attempts(np.concatenate((whole, cut)))
+    database.execute(
+        "UPDATE run SET summary = ?, attempts = ? WHERE id = ?",
+        (effective.tobytes(), rows.tobytes() + cut.tobytes(), run),
+    )
+
+
+def attempt_order(database: Database, run: int) -> dict[int, int]:
+    """Place of each attempt number in the order of starts, oldest first."""
+    names = database.execute("SELECT no, name FROM attempt WHERE run = ?", (run,))
+    return {int(no): place for place, (no, _) in enumerate(sorted(names, key=lambda row: str(row[1])))}
+
+
+def cuts(rows: Rows, order: dict[int, int]) -> npt.NDArray[np.int64]:
+    """For each row the first step that a newer attempt of its (key, rank) has: from there on it is superseded."""
+    place = np.array([order.get(int(no), 0) for no in rows["attempt"]], np.int64)
+    series = (rows["key"].astype(np.int64) << 32) | rows["rank"].astype(np.int64)
+    by_age = np.lexsort((-place, series))
+    found = np.full(len(rows), summaries.NO_CUT, np.int64)
+    previous, first = -1, summaries.NO_CUT
+    for index in by_age.tolist():  # newest attempt first within a series
+        if series[index] != previous:
+            previous, first = int(series[index]), summaries.NO_CUT
+        found[index] = first
+        first = min(first, int(rows["first_step"][index]))
+    return found
+
+
+def _cut_rows(database: Database, run: int, rows: Rows, restricted: Rows) -> tuple[Rows, Rows]:
+    """Rows no newer attempt reaches into, and for the others rows of only the points before the newer attempt."""
+    cut = cuts(rows, attempt_order(database, run))
+    touched = rows["last_step"] >= cut
+    known = {
+        (series, int(first)): index
+        for index, (series, first) in enumerate(
+            zip(_series_id(restricted).tolist(), restricted["cut"].tolist(), strict=True)
+        )
+    }
+    parts = [summaries.no_rows()]
+    wanted: dict[int, list[int]] = {}
+    for index in np.flatnonzero(touched).tolist():
+        found = known.get((int(_series_id(rows[index : index + 1])[0]), int(cut[index])))
+        if found is not None:
+            parts.append(restricted[found : found + 1])
+        else:
+            wanted.setdefault(int(rows["key"][index]), []).append(index)
+    for key, indexes in wanted.items():
+        stored = read_points(database, run, key)
+        for index in indexes:
+            row, first = rows[index], int(cut[index])
+            before = (stored.rank == row["rank"]) & (stored.attempt == row["attempt"]) & (stored.step < first)
+            part = summaries.rows_of_points(distinct(stored.take(before)))
+            if len(part) == 0:  # remembered too, so that it is not looked for again
+                part = rows[index : index + 1].copy()
+                part["count"] = 0
+            part["cut"] = first
+            parts.append(part)
+    return rows[~touched], np.concatenate(parts)
+
+
+def _without_repeats(database: Database, run: int, fresh: PointColumns, known: Rows) -> PointColumns:
+    """Leave out points that are stored already. Costs the batch, not the history, unless points come out of order."""
+    if len(known) == 0 or len(fresh) == 0:
+        return fresh
+    series = _series_id(fresh)
+    starts = np.flatnonzero(np.concatenate(([True], series[1:] != series[:-1])))
+    earliest = np.minimum.reduceat(fresh.time, starts)
+    first = fresh.take(starts)
+    known_ids = _series_id(known)
+    place = np.minimum(np.searchsorted(known_ids, series[starts]), len(known) - 1)
+    matched = known_ids[place] == series[starts]
+    last = known[place]
+    first_value, last_value = value_order(first.value), value_order(last["last"])
+    beyond = (first.step > last["last_step"]) | (
+        (first.step == last["last_step"])
+        & (
+            (first.time > last["last_time"])
+            | ((first.time == last["last_time"]) & (first_value > last_value))
+        )
+    )
+    # Behind the newest point in order, or later than every known point: cannot be one of them.
+    doubtful = matched & ~beyond & ~(earliest > last["newest"])
+    if not doubtful.any():
+        return fresh
+    doubtful_series = series[starts][doubtful]
+    stored_parts = [read_points(database, run, int(key)) for key in np.unique(first.key[doubtful]).tolist()]
+    keep = np.ones(len(fresh), bool)
+    suspects = np.flatnonzero(np.isin(series, doubtful_series))
+    suspect_points = fresh.take(suspects)
+    low, high = suspect_points.step.min(), suspect_points.step.max()
+    stored = [part.take((part.step >= low) & (part.step <= high)) for part in stored_parts]
+    seen = {identity for part in stored for identity in _identities(part)}
+    for index, identity in zip(suspects.tolist(), _identities(suspect_points), strict=True):
+        if identity in seen:
+            keep[index] = False
+    return fresh.take(keep) if keep.any() else no_points()
+
+
+def _identities(points: PointColumns) -> list[tuple[int, ...]]:
+    columns = (points.key, points.rank, points.attempt, points.step, points.time, value_order(points.value))
+    return list(zip(*(column.tolist() for column in columns), strict=True))

@@ -1,0 +1,106 @@
+"""Packed summaries: what the run table and "best" read instead of points.
+
+A row sums up the points of one (key, rank, attempt): first and last step, last time, last, min, max with their steps, counts.
+Rows of any split of the same points merge to the same row, in any order: that is what makes folding repeatable.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from mltrack.store.series import PointColumns, value_order
+
+Rows: TypeAlias = npt.NDArray[np.void]
+
+ROW = np.dtype(
+    [
+        ("key", "<i4"),
+        ("rank", "<i4"),
+        ("attempt", "<i4"),
+        ("first_step", "<i8"),
+        ("last_step", "<i8"),
+        ("last_time", "<i8"),
+        ("last", "<f8"),
+        ("low", "<f8"),
+        ("low_step", "<i8"),
+        ("high", "<f8"),
+        ("high_step", "<i8"),
+        ("count", "<i8"),
+        ("nan", "<i8"),
+        ("newest", "<i8"),  # largest time of any point, for telling new points from repeats
+        ("cut", "<i8"),  # steps from here on are superseded and not in this row
+    ]
+)
+NO_CUT = np.iinfo(np.int64).max
+MERGED = -1  # the attempt of a row that stands for all attempts
+
+
+def no_rows() -> Rows:
+    """Zero rows."""
+    return np.empty(0, ROW)
+
+
+def unpack(data: bytes | None) -> Rows:
+    """Rows of a stored summary. Raises ValueError when the size is not a whole number of rows."""
+    if not data:
+        return no_rows()
+    return np.frombuffer(data, ROW)
+
+
+def rows_of_points(points: PointColumns) -> Rows:
+    """One merged row per (key, rank, attempt) of distinct points."""
+    rows = np.empty(len(points), ROW)
+    nan = np.isnan(points.value)
+    rows["key"], rows["rank"], rows["attempt"] = points.key, points.rank, points.attempt
+    rows["first_step"] = rows["last_step"] = rows["low_step"] = rows["high_step"] = points.step
+    rows["last_time"] = rows["newest"] = points.time
+    rows["last"] = rows["low"] = rows["high"] = points.value
+    rows["count"], rows["nan"], rows["cut"] = 1, nan, NO_CUT
+    return merge(rows)
+
+
+def merge(rows: Rows) -> Rows:
+    """One row per (key, rank, attempt), sorted by it. Rows must stand for disjoint points."""
+    if len(rows) == 0:
+        return rows
+    rows = rows[np.lexsort((rows["attempt"], rows["rank"], rows["key"]))]
+    new = np.ones(len(rows), bool)
+    new[1:] = (
+        (rows["key"][1:] != rows["key"][:-1])
+        | (rows["rank"][1:] != rows["rank"][:-1])
+        | (rows["attempt"][1:] != rows["attempt"][:-1])
+    )
+    if new.all():
+        return rows
+    starts = np.flatnonzero(new)
+    group = np.cumsum(new) - 1
+    merged = rows[starts].copy()
+    ends = np.append(starts[1:], len(rows)) - 1
+    merged["first_step"] = np.minimum.reduceat(rows["first_step"], starts)
+    merged["newest"] = np.maximum.reduceat(rows["newest"], starts)
+    merged["count"] = np.add.reduceat(rows["count"], starts)
+    merged["nan"] = np.add.reduceat(rows["nan"], starts)
+    merged["cut"] = np.minimum.reduceat(rows["cut"], starts)
+    newest = np.lexsort((value_order(rows["last"]), rows["last_time"], rows["last_step"], group))[ends]
+    for field in ("last_step", "last_time", "last"):
+        merged[field] = rows[field][newest]
+    # A row of NaN only has low = high = NaN; it sorts behind every number for low and before every number for high.
+    lows = np.where(np.isnan(rows["low"]), np.iinfo(np.int64).max, value_order(rows["low"]))
+    lowest = np.lexsort((rows["low_step"], lows, group))[starts]
+    merged["low"], merged["low_step"] = rows["low"][lowest], rows["low_step"][lowest]
+    highs = value_order(rows["high"])
+    steps_down = ~rows["high_step"]  # the smallest step wins among equal highs, and the largest sorts last
+    highest = np.lexsort((steps_down, highs, group))[ends]
+    merged["high"], merged["high_step"] = rows["high"][highest], rows["high_step"][highest]
+    return merged
+
+
+def over_attempts(rows: Rows) -> Rows:
+    """Rows per (key, rank) over all attempts, from rows that leave superseded points out."""
+    rows = rows[rows["count"] > 0].copy()
+    rows["attempt"] = MERGED
+    rows["cut"] = NO_CUT
+    return merge(rows)

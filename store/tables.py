@@ -1,0 +1,338 @@
+"""The whole schema on one page, as SQLModel tables.
+
+Statements elsewhere in the store are plain SQL with ``?`` marks that SQLite and PostgreSQL both accept; this page is what
+they are checked against, what ``schema.sql`` is generated from (``python -m mltrack.store.tables``), what alembic compares
+and what creates a PostgreSQL store. Times are ms since 1970. Stamps are ``time.jid.offset``: the order of journal records.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, LargeBinary, Text
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlmodel import Field, SQLModel
+
+SCHEMA_VERSION = 1
+
+# SQLite gives only INTEGER PRIMARY KEY its row id for free; PostgreSQL wants 64 bits.
+_Id = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _number(default: int | None = None, **options: Any) -> Any:
+    options.setdefault("nullable", default is None and not options.get("primary_key", False))
+    return Field(
+        default=default,
+        sa_column=Column(BigInteger, server_default=None if default is None else str(default), **options),
+    )
+
+
+def _text(default: str | None = None, **options: Any) -> Any:
+    options.setdefault("nullable", default is None and not options.get("primary_key", False))
+    return Field(default=default, sa_column=Column(Text, server_default=default, **options))
+
+
+def _blob() -> Any:
+    return Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+
+
+def _key() -> Any:
+    return Field(default=None, sa_column=Column(_Id, primary_key=True, autoincrement=True))
+
+
+def _run(**options: Any) -> Any:
+    return Field(
+        sa_column=Column(BigInteger, ForeignKey("run.id", ondelete="CASCADE"), nullable=False, **options)
+    )
+
+
+class Setting(SQLModel, table=True):
+    """Facts about the store itself: schema version, store id, change counter."""
+
+    key: str = _text(primary_key=True)
+    value: str = _text("")
+
+
+class Experiment(SQLModel, table=True):
+    """A named group of runs. ``name`` is unique among the active ones."""
+
+    __table_args__ = (Index("experiment_name_index", "name"),)
+    id: int | None = _key()
+    name: str = _text("")
+    lifecycle: str = _text("active")
+    note: str = _text("")
+    location: str = _text("")
+    created_ms: int = _number(0)
+    updated_ms: int = _number(0)
+    deleted_ms: int | None = _number()
+
+
+class ExperimentName(SQLModel, table=True):
+    """A name an experiment had until ``until_ms``: late journals that say it still belong to that experiment."""
+
+    __tablename__ = "experiment_name"
+    name: str = _text(primary_key=True)
+    until_ms: int = _number(primary_key=True)
+    experiment_id: int = Field(
+        sa_column=Column(BigInteger, ForeignKey("experiment.id", ondelete="CASCADE"), nullable=False)
+    )
+
+
+class ExperimentTag(SQLModel, table=True):
+    """A label of an experiment."""
+
+    __tablename__ = "experiment_tag"
+    experiment_id: int = Field(
+        sa_column=Column(BigInteger, ForeignKey("experiment.id", ondelete="CASCADE"), primary_key=True)
+    )
+    key: str = _text(primary_key=True)
+    value: str = _text("")
+
+
+class Run(SQLModel, table=True):
+    """One run: effective values of everything a table row shows. ``seq`` is the change counter of its last change."""
+
+    __table_args__ = (
+        Index("run_seq_index", "seq"),
+        Index("run_experiment_index", "experiment_id", "id"),
+        Index("run_parent_index", "parent_id"),
+        Index("run_status_index", "status"),
+    )
+    id: int | None = _key()
+    run_id: str = _text("", unique=True)
+    experiment_id: int = Field(sa_column=Column(BigInteger, ForeignKey("experiment.id"), nullable=False))
+    name: str = _text("")
+    owner: str = _text("")
+    host: str = _text("")
+    pid: int | None = _number()
+    status: str = _text("RUNNING")
+    reason: str = _text("")
+    lifecycle: str = _text("active")
+    deleted_ms: int | None = _number()
+    start_ms: int | None = _number()
+    end_ms: int | None = _number()
+    heard_ms: int | None = _number()
+    parent_id: str | None = _text()
+    note: str = _text("")
+    pinned: int = _number(0)
+    step: int | None = _number()
+    total: int | None = _number()
+    exit_code: int | None = _number()
+    damage: str | None = _text()
+    skipped: int = _number(0)
+    source: str = _text("")
+    seq: int = _number(0)
+    state: str = _text(
+        "{}"
+    )  # stamped values of the journals' fields, JSON: what decides when records arrive in any order
+    facts: str = _text("{}")  # command, folder, git, packages: JSON
+    summary: bytes | None = _blob()  # packed rows, one per (key, rank): store/summary.py
+    attempts: bytes | None = _blob()  # packed rows per (key, rank, attempt)
+    pending: str | None = _text()  # summary records whose points are not folded yet, JSON
+
+
+class Param(SQLModel, table=True):
+    """A write-once setting. ``other`` is a different second value somebody logged: shown as a conflict."""
+
+    __table_args__ = (Index("param_key_index", "key", "run"),)
+    run: int = _run(primary_key=True)
+    key: str = _text(primary_key=True)
+    value: str = _text("")
+    rank: int = _number(0)
+    stamp: str = _text("")
+    other: str | None = _text()
+
+
+class Tag(SQLModel, table=True):
+    """A label. ``value`` is what journals say (NULL: deleted); ``edit`` what a person decided, when ``edited`` is 1."""
+
+    __table_args__ = (Index("tag_key_index", "key", "run"),)
+    run: int = _run(primary_key=True)
+    key: str = _text(primary_key=True)
+    value: str | None = _text()
+    stamp: str = _text("")
+    edited: int = _number(0)
+    edit: str | None = _text()
+
+
+class RunInput(SQLModel, table=True):
+    """Data a run read."""
+
+    __tablename__ = "run_input"
+    run: int = _run(primary_key=True)
+    name: str = _text(primary_key=True)
+    digest: str = _text(primary_key=True)
+    context: str = _text(primary_key=True)
+    source: str = _text("")
+    digest_kind: str = _text("")
+    size: int | None = _number()
+
+
+class Artifact(SQLModel, table=True):
+    """What was recorded of a file when it was logged; the files themselves are the listing."""
+
+    run: int = _run(primary_key=True)
+    path: str = _text(primary_key=True)
+    size: int = _number(0)
+    sha256: str = _text("")
+    how: str = _text("")
+    stamp: str = _text("")
+
+
+class Journal(SQLModel, table=True):
+    """How far a journal file is folded, keyed by what it is, never by where it lies."""
+
+    __table_args__ = (Index("journal_run_index", "run"),)
+    jid: str = _text(primary_key=True)
+    kind: str = _text(primary_key=True)
+    run: int = _run()
+    position: int = _number(0)
+    check_head: str = _text("")  # sha256 of line 1
+    check_tail: str = _text(
+        ""
+    )  # sha256 of the last bytes before the position: notices a file that was rewritten
+    skipped: int = _number(0)
+    header: str = _text("{}")
+    closed: int | None = _number()  # size of the points file its writer closed with
+    sealed: str | None = _text()
+
+
+class Attempt(SQLModel, table=True):
+    """The starts of a run; ``no`` is how blocks name them."""
+
+    run: int = _run(primary_key=True)
+    no: int = _number(primary_key=True)
+    name: str = _text("")
+
+
+class MetricKey(SQLModel, table=True):
+    """Metric names, once."""
+
+    __tablename__ = "metric_key"
+    id: int | None = _key()
+    key: str = _text("", unique=True)
+
+
+class Block(SQLModel, table=True):
+    """Points in columns (store/series.py). ``kind``: 0 batch as folded, 1 pack of short series, 2 chunk of one series."""
+
+    __table_args__ = (Index("block_run_index", "run", "key"),)
+    id: int | None = _key()
+    run: int = _run()
+    kind: int = _number(0)
+    key: int | None = _number()  # of a chunk; NULL: several series
+    rank: int | None = _number()
+    attempt: int | None = _number()
+    first_step: int | None = _number()
+    last_step: int | None = _number()
+    count: int = _number(0)
+    low: float | None = Field(default=None, sa_column=Column(Float(53), nullable=True))
+    high: float | None = Field(default=None, sa_column=Column(Float(53), nullable=True))
+    data: bytes | None = _blob()
+    zoom: bytes | None = _blob()
+
+
+class Edit(SQLModel, table=True):
+    """A person's decision about one field of a run; beats the journals until it is cleared."""
+
+    run: int = _run(primary_key=True)
+    field: str = _text(primary_key=True)
+    value: str = _text("")
+
+
+class Decision(SQLModel, table=True):
+    """Every decision that was applied, by its id in decisions.jsonl."""
+
+    __table_args__ = (Index("decision_time_index", "time_ms"),)
+    id: str = _text(primary_key=True)
+    time_ms: int = _number(0)
+    actor: str = _text("")
+    sentence: str = _text("")
+    record: str = _text("{}")
+    undone_by: str | None = _text()
+
+
+class Tombstone(SQLModel, table=True):
+    """A purged run: its journals are never folded again."""
+
+    run_id: str = _text(primary_key=True)
+    time_ms: int = _number(0)
+
+
+class RegisteredModel(SQLModel, table=True):
+    """A named model."""
+
+    __tablename__ = "registered_model"
+    name: str = _text(primary_key=True)
+    description: str = _text("")
+    created_ms: int = _number(0)
+    updated_ms: int = _number(0)
+    last_version: int = _number(0)  # the highest number ever given: a deleted one is never reused
+
+
+class ModelVersion(SQLModel, table=True):
+    """A version of a registered model."""
+
+    __tablename__ = "model_version"
+    name: str = _text(primary_key=True)
+    version: int = _number(primary_key=True)
+    stage: str = _text("None")
+    source: str = _text("")
+    run_id: str = _text("")
+    description: str = _text("")
+    actor: str = _text("")
+    created_ms: int = _number(0)
+    updated_ms: int = _number(0)
+
+
+class ModelTag(SQLModel, table=True):
+    """A label of a model (version 0) or of one version."""
+
+    __tablename__ = "model_tag"
+    name: str = _text(primary_key=True)
+    version: int = _number(primary_key=True)
+    key: str = _text(primary_key=True)
+    value: str = _text("")
+
+
+class ModelAlias(SQLModel, table=True):
+    """A name that points to one version."""
+
+    __tablename__ = "model_alias"
+    name: str = _text(primary_key=True)
+    alias: str = _text(primary_key=True)
+    version: int = _number(0)
+
+
+class Audit(SQLModel, table=True):
+    """Append-only history of the registry; ``hash`` covers the row and the hash before it."""
+
+    __table_args__ = (Index("audit_model_index", "name"),)
+    id: int | None = _key()
+    decision: str = _text("")
+    time_ms: int = _number(0)
+    actor: str = _text("")
+    name: str = _text("")
+    version: int = _number(0)
+    action: str = _text("")
+    old_value: str = _text("")
+    new_value: str = _text("")
+    reason: str = _text("")
+    hash: str = _text("")
+
+
+def sqlite_schema() -> str:
+    """The SQL that creates an SQLite store with the standard library alone."""
+    dialect = sqlite.dialect()
+    statements: list[str] = []
+    for table in SQLModel.metadata.sorted_tables:
+        statements.append(str(CreateTable(table).compile(dialect=dialect)).strip())
+        for index in sorted(table.indexes, key=lambda index: str(index.name)):
+            statements.append(str(CreateIndex(index).compile(dialect=dialect)).strip())
+    lines = [line.rstrip().replace("\t", "  ") for line in (";\n\n".join(statements) + ";\n").splitlines()]
+    return "-- Generated by python -m mltrack.store.tables. Do not edit.\n\n" + "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(sqlite_schema(), end="")
