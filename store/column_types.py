@@ -52,7 +52,7 @@ class Text:
     hold some that no code uses. With `rows` None there is one code per run; otherwise `codes[i]` belongs to run
     `rows[i]` and a run may have several (datasets).
 
-    `numbers` and `ranks` are worked out on first use and live as long as this object: keep the object while
+    `numbers`, `lowered` and `ranks` are worked out on first use and live as long as this object: keep the object while
     its content is unchanged, make a new one when it changes.
     """
 
@@ -76,6 +76,11 @@ class Text:
         )
 
     @cached_property
+    def lowered(self) -> tuple[str, ...]:
+        """The distinct values in lower case."""
+        return tuple(value.lower() for value in self.values)
+
+    @cached_property
     def ranks(self) -> IntArray:
         """For each distinct value its place in code point order, from 0."""
         order = sorted(range(len(self.values)), key=self.values.__getitem__)
@@ -90,22 +95,28 @@ class Columns(Protocol):
     @property
     def n(self) -> int:
         """Number of runs."""
+        ...
 
     @property
     def run_ids(self) -> Sequence[str]:
         """The run id of each row."""
+        ...
 
     def number(self, kind: NumberKind, key: str, aggregate: Aggregate = "last") -> Number:
         """A metric's aggregate, or one of NUMBER_ATTRIBUTES (`aggregate` then means nothing)."""
+        ...
 
     def text(self, kind: TextKind, key: str) -> Text:
         """A param, a tag, one of TEXT_ATTRIBUTES, or a dataset's name, digest or context."""
+        ...
 
     def has(self, kind: Kind, key: str) -> bool:
         """Whether any run has this key."""
+        ...
 
     def keys(self, kind: Kind) -> Sequence[str]:
         """All keys of this kind that any run has: asked to suggest what a mistyped key was meant to be."""
+        ...
 
 
 def number_in(text: str) -> float | None:
