@@ -89,11 +89,19 @@ def replay(database: Database, root: Path, position: int | None = None) -> int:
     return done
 
 
+def apply_again(database: Database, record: dict[str, Any]) -> None:
+    """Apply a decision found outside the file, in a transaction of its own."""
+    with database.transaction():
+        record["inverse"] = _apply_all(database, record, strict=False)
+        _remember(database, record)
+
+
 def undo(database: Database, root: Path, redo: bool = False) -> Decision:
     """Take back the last decision of this user that still holds; with ``redo``, the last undo that nothing followed."""
     actor = host.user()
     rows = database.execute(
-        "SELECT id, sentence, record FROM decision WHERE actor = ? AND undone_by IS NULL ORDER BY time_ms DESC", (actor,)
+        "SELECT id, sentence, record FROM decision WHERE actor = ? AND undone_by IS NULL ORDER BY time_ms DESC",
+        (actor,),
     )
     for key, sentence, text in rows:
         record = orjson.loads(text)
@@ -107,7 +115,9 @@ def undo(database: Database, root: Path, redo: bool = False) -> Decision:
         if any(operation["op"] == "purged" for operation in record["inverse"]):
             raise Conflict(f"'{sentence}' cannot be undone: its files are gone.")
         said = str(sentence).removeprefix("Undid: ") if redo else f"Undid: {sentence}"
-        return decide(database, root, list(reversed(record["inverse"])), said, str(key), "redo" if redo else "undo")
+        return decide(
+            database, root, list(reversed(record["inverse"])), said, str(key), "redo" if redo else "undo"
+        )
     raise BadInput(f"There is nothing to {'redo' if redo else 'undo'}.")
 
 

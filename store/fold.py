@@ -22,6 +22,7 @@ from mltrack.store.journal_reader import JournalName, JournalProblem, file_kind,
 from mltrack.store.liveness import Here
 from mltrack.store.records import FoldReport
 from mltrack.store.run_state import settle_run
+from mltrack.store.upkeep import unsealed
 
 # Work per commit: readers and other writers wait no longer than this for the lock.
 COMMIT_SECONDS = 0.05
@@ -55,6 +56,7 @@ class Fold:
         self._keys = KeyIds(database)
         self._headers: dict[Path, JournalName] = {}
         self._shards: dict[str, int] = {}
+        self._temporary: list[Path] = []
 
     def refresh(self, seconds: float | None = None, everything: bool = False) -> FoldReport:
         """Fold what is new: live runs' meta first, then points, for at most ``seconds``. ``everything`` walks all run folders."""
@@ -148,6 +150,8 @@ class Fold:
             if journals:
                 self._settle(folder, journals, here)
         self._drop_stray_markers(here)
+        while self._temporary:
+            self._temporary.pop().unlink(missing_ok=True)
         report = FoldReport(count.records, count.points, count.skipped, count.pending, tuple(count.damaged))
         return replace(report, pending_bytes=max(0, count.pending))
 
@@ -159,9 +163,14 @@ class Fold:
         except OSError:
             return found
         for file_name in names:
-            if file_kind(file_name) is None:
-                continue
             path = folder / file_name
+            if file_name.endswith(".jsonl.zst"):
+                unpacked = self._unsealed(path)
+                if unpacked is None:
+                    continue
+                path = unpacked
+            elif file_kind(file_name) is None:
+                continue
             try:
                 name = self._headers.get(path) or read_header(path)
             except JournalProblem as problem:
@@ -183,6 +192,19 @@ class Fold:
             except OSError:
                 continue
         return found
+
+    def _unsealed(self, path: Path) -> Path | None:
+        """A plain copy of a sealed journal the database does not know (it is being rebuilt); None when it knows it."""
+        named = file_kind(path.name.removesuffix(".zst"))
+        if named is None:
+            return None
+        if self._database.execute(
+            "SELECT 1 FROM journal WHERE jid = ? AND kind = ? AND position > 0", (named[1], named[0])
+        ):
+            return None
+        plain = unsealed(path, path.parent)
+        self._temporary.append(plain)
+        return plain
 
     def _fold_kind(self, journals: list[_Journal], count: _Count, deadline: float | None) -> None:
         for journal in journals:

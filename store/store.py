@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mltrack.store import decisions, experiments, filter_parser, runs, search
+from mltrack.store import decisions, experiments, filter_parser, runs, search, upkeep
 from mltrack.store.client import host
 from mltrack.store.client.journal import run_folder
 from mltrack.store.client.location import LocationError, StoreChoice, choose_store
@@ -23,6 +23,7 @@ from mltrack.store.errors import BadInput, ReadOnly, StoreUnavailable
 from mltrack.store.fold import Fold
 from mltrack.store.key_resolution import unknown_keys
 from mltrack.store.records import Decision, Experiment, FoldReport, Location, Page, Points, Run
+from mltrack.store.upkeep import Freed
 
 DATABASE_FILE = "mltrack.db"
 DATABASE_FOLDER = "MLTRACK_DATABASE_FOLDER"
@@ -60,6 +61,32 @@ class Store:
     def fold_folder(self, folder: Path) -> FoldReport:
         """Take in one run folder that lies anywhere."""
         return self._fold.folder(folder)
+
+    # -- upkeep
+
+    def backup(self, target: Path | None = None) -> Path:
+        """Copy the database to ``target`` (default: into the store's backups/) while it is in use. Returns the path."""
+        return upkeep.backup(self.database, self.root, target)
+
+    def gc(
+        self, *, dry: bool = False, journals: bool = False, trash_days: float = upkeep.TRASH_DAYS
+    ) -> Freed:
+        """Purge trash older than ``trash_days``, seal ended journals, remove what nothing needs. ``dry`` only counts."""
+        expired = upkeep.expired_trash(self.database, trash_days)
+        if not dry and expired:
+            self.purge(expired)
+        freed = upkeep.collect(self.database, self.root, dry, journals)
+        if expired:
+            freed.count_by_kind["runs from the trash"] = len(expired)
+        if not dry:
+            sealed = upkeep.seal(self.database, self.root)
+            freed.bytes_by_kind.update(sealed.bytes_by_kind)
+            freed.count_by_kind.update(sealed.count_by_kind)
+        return freed
+
+    def seal(self, older_than_seconds: float = upkeep.SEAL_SECONDS) -> Freed:
+        """Compress the journals of ended runs."""
+        return upkeep.seal(self.database, self.root, older_than_seconds)
 
     # -- asking
 

@@ -135,6 +135,11 @@ def start_run(
         from mltrack.store.client.facts import follow
 
         follow(run, choice.root, system_metrics)
+        if choice.is_remote:
+            from mltrack.store.client.shipping import start_shipper
+
+            run.ship = choice.url
+            start_shipper(choice.url, run.trouble)
     return run
 
 

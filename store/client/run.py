@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from time import monotonic, time_ns
+from time import monotonic, sleep, time_ns
 from typing import TYPE_CHECKING
 
 from mltrack.store.client.journal import AppendFile, Journal, encode_number, now_ms, run_folder
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 # Followers call a writer quiet after 75 s without a beat: five missed beats, so that one slow disk is not news.
 BEAT_SECONDS = 15.0
 SUMMARY_SECONDS = 60.0
+# How long the end of a run waits for its remote store before it leaves the rest to the shipper.
+SHIP_WAIT_SECONDS = 10.0
 # Each distinct trouble is said once; more distinct ones than this are only counted.
 WARNINGS = 20
 
@@ -72,6 +74,7 @@ class ActiveRun:
         self.pid = os.getpid()
         self.trouble = Trouble()
         self.on_end: list[Callable[[], None]] = []
+        self.ship: str | None = None  # the address of a remote store whose spool this run is written to
         self._identity = identity
         self._series: dict[str, SeriesState] = {}
         self._next_steps = dict(next_steps or {})
@@ -388,11 +391,25 @@ class ActiveRun:
             if self.journal.meta_file is not None or self.journal.points_file is not None:
                 self.record("close", points=self._points.size if self._points is not None else 0)
             self.ended = True
+            if self.ship is not None:
+                self._wait_for_shipper()
             self._series = {}  # sends every later call through the careful path, which says that the run has ended
             self._stop.set()
             if not self.journal.retry():
                 self._spool_rest()
             self.journal.close()
+
+    def _wait_for_shipper(self) -> None:
+        """A remote store: give the shipper a moment to send the end of the run, then leave it to it."""
+        deadline = monotonic() + SHIP_WAIT_SECONDS
+        marker = self.journal.marker
+        while marker.exists() and monotonic() < deadline:
+            sleep(0.05)
+        if marker.exists():
+            self.trouble(
+                f"the store did not answer yet; {self.run_name} waits in {self.journal.root}, "
+                "'mltrack ship' (already started) or 'mltrack sync' sends it"
+            )
 
     def _spool_rest(self) -> None:
         try:

@@ -1,0 +1,218 @@
+"""Keeping a store healthy: backups, sealed journals, and what can go."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+import zstandard
+
+from mltrack.store.client.journal import make_folder, random_hex, run_folder, share_mode
+from mltrack.store.database import Database, file_lock
+from mltrack.store.errors import StoreDamaged, StoreUnavailable
+from mltrack.store.journal_reader import file_kind
+
+TRASH_DAYS = 30
+# A run that ended this long ago will hardly be resumed within the hour, and its journals compress to a third.
+SEAL_SECONDS = 3600
+# A half-written file this old belongs to a process that died.
+PART_SECONDS = 24 * 3600
+
+
+@dataclass
+class Freed:
+    """What a clean-up did or, dry, would do: sizes in bytes by what they were."""
+
+    bytes_by_kind: dict[str, int] = field(default_factory=dict)
+    count_by_kind: dict[str, int] = field(default_factory=dict)
+    dry: bool = False
+
+    def add(self, kind: str, size: int) -> None:
+        """Count one thing of ``size`` bytes."""
+        self.bytes_by_kind[kind] = self.bytes_by_kind.get(kind, 0) + size
+        self.count_by_kind[kind] = self.count_by_kind.get(kind, 0) + 1
+
+
+def backup(database: Database, root: Path, target: Path | None = None) -> Path:
+    """Copy the database while it is in use, check the copy, and move it into place. Returns its path."""
+    if database.kind != "sqlite":
+        raise StoreUnavailable("A PostgreSQL store is backed up with PostgreSQL's own pg_dump.")
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    path = target if target is not None else root / "backups" / f"{stamp}-{random_hex(4)}.db"
+    part = path.with_name(f".{path.name}.{random_hex(8)}.part")
+    try:
+        make_folder(path.parent, root)
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, share_mode(root)))
+        copy = sqlite3.connect(part)
+        try:
+            database.connection.backup(copy, pages=4096)
+            copy.execute("PRAGMA journal_mode = DELETE")
+            problems = copy.execute("PRAGMA quick_check(5)").fetchall()
+            copy.execute("SELECT count(*) FROM run").fetchone()
+        finally:
+            copy.close()
+        if problems != [("ok",)]:
+            raise StoreDamaged(
+                f"The database {database.where} is damaged ({problems[0][0]}); run 'mltrack doctor'."
+            )
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except (OSError, sqlite3.Error) as error:
+        raise StoreUnavailable(f"The backup {path} could not be written ({error}).") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def seal(
+    database: Database, root: Path, older_than_seconds: float = SEAL_SECONDS, limit: int = 1000
+) -> Freed:
+    """Compress the journals of runs that ended a while ago: written, read back, compared, and only then the original removed."""
+    freed = Freed()
+    until = int((time.time() - older_than_seconds) * 1000)
+    rows = database.execute(
+        "SELECT r.run_id, j.jid, j.kind, j.position FROM journal j JOIN run r ON r.id = j.run WHERE j.sealed IS NULL"
+        " AND r.status IN ('FINISHED', 'FAILED', 'KILLED', 'LOST') AND r.end_ms < ? ORDER BY r.end_ms LIMIT ?",
+        (until, limit),
+    )
+    with file_lock(root, "fold") as _:
+        for run_id, jid, kind, position in rows:
+            path = run_folder(root, str(run_id)) / f"{kind}.{jid}.jsonl"
+            if (root / "open" / f"{jid}.{run_id}").exists():
+                continue
+            try:
+                size = path.stat().st_size
+                if size != position:
+                    continue  # something is not folded yet, or its last line is torn: left as it is
+                packed = _seal_file(path, share_mode(root))
+            except FileNotFoundError:
+                continue  # the run lies elsewhere
+            except OSError as error:
+                raise StoreUnavailable(
+                    f"The journal {path} could not be sealed ({error.strerror})."
+                ) from error
+            with database.transaction():
+                database.execute(
+                    "UPDATE journal SET sealed = ? WHERE jid = ? AND kind = ?", (packed.name, jid, kind)
+                )
+            path.unlink()
+            freed.add("sealed journals", size - packed.stat().st_size)
+    return freed
+
+
+def _seal_file(path: Path, mode: int) -> Path:
+    packed = path.with_name(path.name + ".zst")
+    part = path.with_name(f".{packed.name}.{random_hex(8)}.part")
+    try:
+        with (
+            path.open("rb") as reader,
+            os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as writer,
+        ):
+            zstandard.ZstdCompressor(level=6).copy_stream(reader, writer)
+            writer.flush()
+            os.fsync(writer.fileno())
+        with path.open("rb") as original, part.open("rb") as compressed:
+            again = zstandard.ZstdDecompressor().stream_reader(compressed)
+            while block := original.read(1 << 20):
+                if again.read(len(block)) != block:
+                    raise OSError(5, "the compressed copy differs")
+            if again.read(1):
+                raise OSError(5, "the compressed copy differs")
+        os.replace(part, packed)
+    finally:
+        part.unlink(missing_ok=True)
+    return packed
+
+
+def unsealed(path: Path, folder: Path) -> Path:
+    """A temporary plain copy of a sealed journal below ``folder``; the caller removes it. Raises OSError."""
+    plain = folder / f".{random_hex(12)}.{path.name.removesuffix('.zst')}"
+    with path.open("rb") as reader, plain.open("xb") as writer:
+        try:
+            zstandard.ZstdDecompressor().copy_stream(reader, writer)
+        except zstandard.ZstdError as error:
+            plain.unlink()
+            raise OSError(5, f"{path.name} is damaged: {error}") from error
+    return plain
+
+
+def collect(database: Database, root: Path, dry: bool = False, journals: bool = False) -> Freed:
+    """Remove what nothing needs: half-written files of dead processes, folders of purged runs, bodies no run names.
+
+    ``journals`` also removes sealed journals: after that the database cannot be rebuilt without a backup.
+    """
+    freed = Freed(dry=dry)
+    purged = {str(row[0]) for row in database.execute("SELECT run_id FROM tombstone")}
+    old = time.time() - PART_SECONDS
+    for folder in _run_folders(root):
+        if folder.name in purged:
+            freed.add("purged runs", _size(folder))
+            if not dry:
+                shutil.rmtree(folder, ignore_errors=True)
+            continue
+        for base, _, names in os.walk(folder):
+            for name in names:
+                path = Path(base) / name
+                half = name.startswith(".") and name.endswith(".part")
+                dropped = (
+                    journals
+                    and name.endswith(".jsonl.zst")
+                    and file_kind(name.removesuffix(".zst")) is not None
+                )
+                try:
+                    facts = path.lstat()
+                    if (half and facts.st_mtime < old) or dropped:
+                        freed.add("half-written files" if half else "sealed journals", facts.st_size)
+                        if not dry:
+                            path.unlink()
+                except OSError:
+                    continue  # somebody else removed it, or may not be removed by us
+    used = _named_blobs(database)
+    for path in sorted((root / "blobs").glob("*/*")):
+        if path.name not in used and path.stat().st_mtime < old:
+            freed.add("unused code snapshots", path.stat().st_size)
+            if not dry:
+                path.unlink(missing_ok=True)
+    return freed
+
+
+def expired_trash(database: Database, days: float = TRASH_DAYS) -> list[str]:
+    """Ids of runs that have been in the trash for longer than ``days``."""
+    until = int((time.time() - days * 86400) * 1000)
+    rows = database.execute("SELECT run_id FROM run WHERE lifecycle = 'trash' AND deleted_ms < ?", (until,))
+    return [str(row[0]) for row in rows]
+
+
+def _named_blobs(database: Database) -> set[str]:
+    used: set[str] = set()
+    for (text,) in database.execute("SELECT facts FROM run"):
+        facts = orjson.loads(text)
+        for body in (facts.get("packages"), (facts.get("git") or {}).get("patch")):
+            if isinstance(body, str):
+                used.add(body)
+    return used
+
+
+def _run_folders(root: Path) -> Iterator[Path]:
+    for shard in sorted((root / "runs").glob("[0-9a-f][0-9a-f]")):
+        for folder in sorted(shard.iterdir()):
+            if folder.is_dir() and not folder.is_symlink():
+                yield folder
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for base, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(base, name)).st_size
+            except OSError:
+                continue
+    return total

@@ -1,0 +1,128 @@
+"""The store's own process: folds while it may, answers questions and carries out commands over a pipe.
+
+One JSON object per line. In: ``{"id": n, "generation": g, "call": name, "with": {...}}``. Out: ``{"id": n, "generation": g,
+"result": ...}`` or ``"error": {"kind", "message"}``; and unasked ``{"event": "changed", "seq": n}``. A question that a newer
+generation of the same ``call`` has overtaken while waiting is dropped. The process ends with its input.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from mltrack.store.errors import MltrackError
+from mltrack.store.store import Store, open_store
+
+# Live runs: seen within a second. Idle: one scan of a small folder.
+FOLD_SECONDS = 0.5
+SLICE_SECONDS = 0.2
+CALLS = frozenset(
+    (
+        "search runs run resolve points experiments keys refresh set_tags delete_tags note rename move pin trash restore purge undo "
+        "redo"
+    ).split()
+)
+
+
+class Worker:
+    """Serves one store to one parent."""
+
+    def __init__(self, store: Store, source: BinaryIO, sink: BinaryIO) -> None:
+        self._store = store
+        self._source = source
+        self._sink = sink
+        self._buffer = b""
+        self._seq = ""
+
+    def serve(self) -> None:
+        """Until the input ends."""
+        next_fold = 0.0
+        while True:
+            wait = max(0.0, next_fold - time.monotonic())
+            ready, _, _ = select.select([self._source], [], [], wait)
+            if ready:
+                data = os.read(self._source.fileno(), 1 << 20)
+                if not data:
+                    return
+                self._buffer += data
+                *lines, self._buffer = self._buffer.split(b"\n")
+                self._answer_all(lines)
+            if time.monotonic() >= next_fold:
+                pending = self._fold()
+                next_fold = time.monotonic() + (0.0 if pending else FOLD_SECONDS)
+
+    def _fold(self) -> bool:
+        """Fold for a moment; whether there is more at once."""
+        try:
+            report = self._store.refresh(SLICE_SECONDS)
+            seq = self._store.database.setting("seq")
+        except MltrackError as error:
+            self._send({"event": "trouble", "message": error.message})
+            return False
+        if seq != self._seq:
+            self._seq = seq
+            self._send({"event": "changed", "seq": int(seq), "pending_bytes": report.pending_bytes})
+        return report.pending_bytes > 0 and not report.folded_by_other and report.points > 0
+
+    def _answer_all(self, lines: list[bytes]) -> None:
+        requests: list[dict[str, Any]] = []
+        for line in lines:
+            try:
+                request = orjson.loads(line)
+                if not isinstance(request, dict):
+                    raise ValueError("not an object")
+            except ValueError as error:
+                self._send(
+                    {
+                        "id": None,
+                        "error": {"kind": "BadInput", "message": f"The request is not JSON ({error})."},
+                    }
+                )
+                continue
+            requests.append(request)
+        newest = {str(request.get("call")): request.get("generation") for request in requests}
+        for request in requests:
+            if request.get("generation") is None or request["generation"] == newest[str(request.get("call"))]:
+                self._answer(request)
+
+    def _answer(self, request: dict[str, Any]) -> None:
+        answer: dict[str, Any] = {"id": request.get("id"), "generation": request.get("generation")}
+        call = request.get("call")
+        try:
+            if call not in CALLS:
+                raise MltrackError(f"The worker has no call '{call}'.")
+            answer["result"] = getattr(self._store, call)(**request.get("with", {}))
+        except MltrackError as error:
+            answer["error"] = {"kind": type(error).__name__, "message": str(error)}
+        except Exception as error:  # noqa: BLE001  # the border: one bad question must not end the screen's store
+            answer["error"] = {
+                "kind": type(error).__name__,
+                "message": f"The store failed on '{call}': {error}",
+            }
+        self._send(answer)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS | orjson.OPT_APPEND_NEWLINE
+        self._sink.write(orjson.dumps(message, default=_plain, option=options))
+        self._sink.flush()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return os.fsencode(value).decode("utf-8", "backslashreplace")
+    raise TypeError(type(value).__name__)
+
+
+def serve(where: str | None, readonly: bool = False) -> None:
+    """Run a worker on standard input and output."""
+    with open_store(where, readonly=readonly) as store:
+        try:
+            Worker(store, sys.stdin.buffer, sys.stdout.buffer).serve()
+        except BrokenPipeError:
+            return  # the screen is gone: nothing is lost, journals are folded by the next reader
