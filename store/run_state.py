@@ -33,6 +33,8 @@ def settle_run(
         (run,),
     )[0]
     state: dict[str, Any] = orjson.loads(row[0])
+    if state.get("pending"):
+        _drop_folded_summaries(database, run, state)
     edits = {
         str(field): str(value)
         for field, value in database.execute("SELECT field, value FROM edit WHERE run = ?", (run,))
@@ -106,6 +108,16 @@ def settle_run(
     if not keep_status:
         database.execute("UPDATE run SET status = 'FAILED', reason = 'damaged' WHERE id = ?", (run,))
     return status
+
+
+def _drop_folded_summaries(database: Database, run: int, state: dict[str, Any]) -> None:
+    """Summary records stand in only until the points they sum up are folded; the points know better from then on."""
+    rows = database.execute("SELECT jid, position FROM journal WHERE run = ? AND kind = 'points'", (run,))
+    folded = {str(jid): int(position) for jid, position in rows}
+    waiting = {jid: kept for jid, kept in state["pending"].items() if folded.get(jid, 0) < int(kept["upto"])}
+    if len(waiting) != len(state["pending"]):
+        state["pending"] = waiting
+        database.execute("UPDATE run SET state = ? WHERE id = ?", (orjson.dumps(state).decode(), run))
 
 
 def _stamped(state: dict[str, Any]) -> list[tuple[str, tuple[str, Any]]]:
