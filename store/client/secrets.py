@@ -77,6 +77,9 @@ _TOKEN_HINTS = tuple(
 _NAME_HINTS = ("pass", "pwd", "secret", "token", "key", "credential", "auth", "bearer", "sig")
 _KEY_BLOCK = r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
 
+_SCAN_BYTES = 1 << 14
+_SCAN_OVERLAP = 512
+
 _SECRET_FILES = frozenset(
     ".env .netrc _netrc .pypirc .npmrc .pgpass .my.cnf .htpasswd .dockercfg .git-credentials .envrc id_rsa id_dsa "
     "id_ecdsa id_ed25519 kaggle.json kubeconfig token .token token.txt hf_token api_key api_key.txt".split()
@@ -214,7 +217,13 @@ def looks_secret_file(path: str) -> bool:
 
 def holds_secret(data: bytes) -> bool:
     """True when the bytes hold a private key block or a token of a known shape."""
-    return _file_pattern().search(data) is not None
+    pattern = _file_pattern()
+    # In steps, because a search keeps the GIL and the training may be waiting for it; they overlap by more than any
+    # pattern needs to be recognised.
+    return any(
+        pattern.search(data, start, start + _SCAN_BYTES + _SCAN_OVERLAP)
+        for start in range(0, max(1, len(data)), _SCAN_BYTES)
+    )
 
 
 def redact_url(url: str) -> str:
