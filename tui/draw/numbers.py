@@ -27,18 +27,20 @@ def format_number(value: float | None, digits: int = _DEFAULT_DIGITS) -> str:
     size = abs(value)
     if size >= 1e7 or size < 1e-3:
         return _scientific(value, digits)
+    if size < 1e-2 and len(power := _scientific(value, digits)) <= len(_plain(value, digits)):
+        return power  # 1e-3 rather than .001, but .0015
     if value == int(value):
         return f"{int(value):,}"
-    decimals = max(0, digits - 1 - math.floor(math.log10(size)))
-    if size < 1:
-        decimals = min(decimals, digits + 2)
-    return _bare(_trimmed(f"{value:,.{decimals}f}"))
+    return _plain(value, digits)
 
 
-def format_column(values: Sequence[float | None], digits: int = 3) -> list[str]:
+def format_column(
+    values: Sequence[float | None], digits: int = 3, most_digits: int = _MOST_DIGITS
+) -> list[str]:
     """Values of one column, which share their decimals so that digits stand under digits.
 
-    As few decimals as keep different values different, but at least `digits` significant for the typical value.
+    As few decimals as keep different values different, but at least `digits` and at most `most_digits` significant for
+    the typical value.
     """
     finite = [value for value in values if value is not None and math.isfinite(value)]
     sizes = [abs(value) for value in finite if value]
@@ -46,12 +48,12 @@ def format_column(values: Sequence[float | None], digits: int = 3) -> list[str]:
         return [format_number(value) for value in values]
     wide = bool(sizes) and (max(sizes) / min(sizes) > _WIDEST_SPAN or max(sizes) >= 1e7 or min(sizes) < 1e-3)
     if wide:
-        return _each_its_scale(values, finite, digits)
+        return _each_its_scale(values, finite, digits, most_digits)
     if all(value == int(value) for value in finite):
         return [format_number(value) for value in values]
     typical = sorted(sizes)[len(sizes) // 2]
     first = max(0, digits - 1 - math.floor(math.log10(typical)))
-    most = max(first, _MOST_DIGITS - 1 - math.floor(math.log10(max(sizes))))
+    most = max(first, most_digits - 1 - math.floor(math.log10(typical)))
     distinct = len(set(finite))
     decimals = first
     while decimals < most and len({f"{value:.{decimals}f}" for value in finite}) < distinct:
@@ -126,20 +128,20 @@ def parse_number(text: str) -> float | None:
 
 
 def format_parameter(text: str) -> str:
-    """A parameter as written, except that the tail of a float's repr is no information: 0.00030000000000000003 is 3e-4."""
+    """A parameter as short as its number can be written: 0.00030000000000000003 is 3e-4, whole numbers stay as they are."""
     number = parse_number(text)
-    if number is None or not math.isfinite(number) or len(text) <= 8:
-        return text
-    if "." not in text and "e" not in text.lower():
+    if number is None or not math.isfinite(number) or ("." not in text and "e" not in text.lower()):
         return text
     short = format_number(number, 6)
     return short if len(short) < len(text) else text
 
 
-def _each_its_scale(values: Sequence[float | None], finite: Sequence[float], digits: int) -> list[str]:
+def _each_its_scale(
+    values: Sequence[float | None], finite: Sequence[float], digits: int, most: int
+) -> list[str]:
     distinct = len(set(finite))
     used = digits
-    while used < _MOST_DIGITS and len({format_number(value, used) for value in finite}) < distinct:
+    while used < most and len({format_number(value, used) for value in finite}) < distinct:
         used += 1
     return [format_number(value, used) for value in values]
 
@@ -150,6 +152,11 @@ def _special(value: float, zero: str = "0") -> str | None:
     if math.isinf(value):
         return "inf" if value > 0 else "-inf"
     return zero if value == 0 else None
+
+
+def _plain(value: float, digits: int) -> str:
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return _bare(_trimmed(f"{value:,.{decimals}f}"))
 
 
 def _scientific(value: float, digits: int) -> str:

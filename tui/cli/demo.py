@@ -1,0 +1,124 @@
+"""`mltrack demo DIR`: a store with a story, or with as many runs as wanted."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from mltrack.store.errors import BadInput
+from mltrack.tui.cli.output import write_text
+from mltrack.tui.cli.session import Session
+
+_BULK_POINTS, _BULK_METRICS = 10, 20
+
+
+@click.command("demo")
+@click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+@click.option(
+    "--runs",
+    type=click.IntRange(1, 10_000_000),
+    metavar="N",
+    help="So many runs, all alike, instead of the story.",
+)
+@click.option(
+    "--points",
+    type=click.IntRange(1, 10_000_000),
+    metavar="P",
+    help=f"With --runs: points of each metric [{_BULK_POINTS}].",
+)
+@click.option(
+    "--metrics",
+    type=click.IntRange(1, 100_000),
+    metavar="M",
+    help=f"With --runs: metrics of each run [{_BULK_METRICS}].",
+)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**31), default=7, show_default=True, help="Same seed, same data."
+)
+@click.option("--live", is_flag=True, help="Go on logging to the runs in progress until ctrl+c.")
+@click.option("--seconds", type=click.FloatRange(min=0), hidden=True, help="End --live by itself.")
+@click.option("--summaries-only", is_flag=True, help="With --runs: one point per metric, enough for tables.")
+@click.pass_obj
+def demo_command(
+    session: Session,
+    folder: Path,
+    runs: int | None,
+    points: int | None,
+    metrics: int | None,
+    seed: int,
+    live: bool,
+    seconds: float | None,
+    summaries_only: bool,
+) -> None:
+    """Fill a store in DIR (new or empty) with a story to try things on.
+
+    The story: a sweep of 41 runs in which one is worse, and not for the reason that meets the eye; seeds; a run that
+    spikes and recovers; NaN, out of memory, silent, lost, damaged, resumed, eight ranks, 1,500 metrics, hostile names.
+    """
+    if runs is None and (points or metrics or summaries_only):
+        raise click.UsageError("--points, --metrics and --summaries-only need --runs")
+    if runs is not None and live:
+        raise click.UsageError("--live belongs to the story, not to --runs")
+    if (folder / "runs").exists() or (folder.exists() and any(folder.iterdir())):
+        raise BadInput(f"{folder} is not empty; name a folder that is new or empty.")
+    began = time.monotonic()
+    if runs is not None:
+        from mltrack.store.demo.bulk import write_bulk
+
+        count = runs
+        used = 1 if summaries_only else points or _BULK_POINTS
+        write_bulk(
+            folder,
+            runs,
+            points=used,
+            metrics=metrics or _BULK_METRICS,
+            seed=seed,
+            on_progress=lambda done: _report(f"{done:,} of {runs:,} runs written"),
+        )
+        _fold(folder)
+    else:
+        from mltrack.store.client.host import identity
+        from mltrack.store.demo.story import Story
+
+        story = Story(folder, seed)
+        count = story.write(dict(identity()) if live else None)
+        if live:
+            from mltrack.store.demo.live import continue_runs
+
+            write_text(
+                f"{count} runs in {folder}; {len(story.going_on)} go on until ctrl+c. In another terminal:",
+                session.terminal,
+            )
+            write_text(f"  mltrack --store {folder} ls", session.terminal, "green")
+            sys.stdout.flush()
+            try:
+                continue_runs(story.going_on, seed, seconds=seconds, on_tick=_report)
+            except KeyboardInterrupt:
+                _report("")
+                return
+            _report("")
+            return
+        _fold(folder)
+    _report("")
+    write_text(
+        f"{count:,} runs in {folder} after {time.monotonic() - began:.1f} s. Look at them:", session.terminal
+    )
+    write_text(f"  mltrack --store {folder} ls", session.terminal, "green")
+
+
+def _fold(folder: Path) -> None:
+    from mltrack.store.store import open_store
+
+    _report("reading the journals into the database")
+    with open_store(str(folder)) as store:
+        store.refresh(None)
+
+
+def _report(text: str) -> None:
+    """One line on a terminal that the next report replaces; silence elsewhere."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{text}\x1b[K")
+        sys.stderr.flush()

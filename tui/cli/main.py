@@ -1,0 +1,186 @@
+"""The entry of `mltrack`: a table of commands, each imported only when it is the one that runs."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from mltrack.tui.cli.exit_codes import ExitCode, exit_code_for
+from mltrack.tui.cli.output import warn
+from mltrack.tui.cli.session import Session
+from mltrack.tui.cli.terminal import detect_terminal, prepare_streams
+
+# Group of the help page -> command -> (module of this package, what it does).
+COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
+    "Look": {
+        "ls": ("list_runs", "List runs, filtered and sorted."),
+        "show": ("show", "Show everything known about a run."),
+        "metrics": ("series", "Print the points of a metric, exactly."),
+        "plot": ("series", "Draw a metric of one or more runs."),
+        "logs": ("logs", "Print what a run printed, and follow it."),
+        "compare": ("compare", "Put runs side by side."),
+        "watch": ("follow", "Watch a run live."),
+        "wait": ("follow", "Wait until runs have ended."),
+    },
+    "Change": {
+        "tag": ("edits", "Set or remove tags."),
+        "note": ("edits", "Write the note of a run."),
+        "rename": ("edits", "Give a run another name."),
+        "move": ("edits", "Move runs to another experiment."),
+        "pin": ("edits", "Pin runs to the top, or unpin them."),
+        "delete": ("trash", "Put runs into the trash."),
+        "restore": ("trash", "Take runs out of the trash."),
+        "purge": ("trash", "Remove runs in the trash for good."),
+        "undo": ("trash", "Take back the last change."),
+        "redo": ("trash", "Make the change that was taken back."),
+    },
+    "Run": {
+        "stop": ("process", "Stop the process of a run."),
+        "demo": ("demo", "Fill a store with a story to try things on."),
+    },
+    "Store": {
+        "where": ("places", "Say which store is used, and why."),
+        "config": ("places", "Show settings and where they come from."),
+        "fold": ("upkeep", "Take in everything that was logged."),
+        "sync": ("upkeep", "Send spooled journals to their store."),
+        "backup": ("upkeep", "Copy the store's database safely."),
+        "doctor": ("upkeep", "Check a store, and repair what can be."),
+        "gc": ("trash", "Free the space of what is deleted for good."),
+        "worker": ("upkeep", "Serve the screen: fold and answer queries."),
+    },
+}
+ALIASES = {"runs": "ls"}
+_PLACES = {name: place for group in COMMANDS.values() for name, place in group.items()}
+
+
+class CommandTable(click.Group):
+    """Commands by name, imported on demand."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_PLACES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        name = ALIASES.get(cmd_name, cmd_name)
+        if name not in _PLACES:
+            return None
+        module = importlib.import_module(f"mltrack.tui.cli.{_PLACES[name][0]}")
+        command = getattr(module, f"{name}_command")
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _PLACES and args[0] not in ALIASES and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], [*_PLACES, *ALIASES], n=1)
+            hint = f" Did you mean `mltrack {close[0]}`?" if close else " `mltrack --help` lists them."
+            ctx.fail(f"There is no command '{args[0][:60]}'.{hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, group in COMMANDS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, summary) for name, (_, summary) in group.items()])
+
+
+@click.command(
+    cls=CommandTable, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.option("--store", metavar="WHERE", help="A folder or URL instead of the store `mltrack where` names.")
+@click.option("--ascii", "ascii_only", is_flag=True, help="Print ASCII characters only.")
+@click.option("--version", is_flag=True, help="Print the version and exit.")
+@click.pass_context
+def cli(ctx: click.Context, store: str | None, ascii_only: bool, version: bool) -> None:
+    """Experiments at the prompt: what `mltrack-tui` shows, for scripts and for people in a hurry.
+
+    RUN is an id or its beginning, a name, @last or @running.
+    """
+    if version:
+        import mltrack
+
+        click.echo(f"mltrack {mltrack.__version__}")
+        ctx.exit(0)
+    ctx.obj = Session(store, detect_terminal(ascii_only=ascii_only))
+
+
+# Otherwise click takes a missing subcommand for an error before --version was looked at.
+cli.invoke_without_command = True
+cli.no_args_is_help = True
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit. No failure shows a traceback: one sentence on standard error and an exit code."""
+    prepare_streams()
+    _check_package()
+    code = _run(list(sys.argv[1:] if argv is None else argv))
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _forget_stdout()
+    except (OSError, ValueError) as error:
+        warn(f"the output could not be written: {error}")
+        code = code or ExitCode.FAILED
+    sys.exit(int(code))
+
+
+def _run(arguments: list[str]) -> int:
+    from mltrack.store.client.location import LocationError
+    from mltrack.store.errors import FilterError, MltrackError
+
+    try:
+        result = cli.main(args=arguments, prog_name="mltrack", standalone_mode=False)
+        return result if isinstance(result, int) else ExitCode.OK
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except click.exceptions.Abort:
+        return ExitCode.INTERRUPTED
+    except click.ClickException as error:
+        usage = error.ctx.get_usage() + "\n" if isinstance(error, click.UsageError) and error.ctx else ""
+        warn(
+            usage.replace("Usage: ", "usage: ") + error.format_message() if usage else error.format_message()
+        )
+        return error.exit_code
+    except FilterError as error:
+        warn(f"{error.message}\n{error.excerpt()}")
+        return exit_code_for(error)
+    except MltrackError as error:
+        warn(error.message)
+        return exit_code_for(error)
+    except LocationError as error:
+        warn(str(error))
+        return ExitCode.STORE
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, a pager) has enough; that is no failure of ours.
+        _forget_stdout()
+        return ExitCode.OK
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        warn(f"{name}{error.strerror or error}")
+        return ExitCode.FAILED
+
+
+def _forget_stdout() -> None:
+    """Point standard output nowhere, so that the interpreter's last flush finds no closed pipe."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+
+
+def _check_package() -> None:
+    """The package `mltrack` on PyPI is somebody else's; installed beside ours it would replace our __init__.py."""
+    import mltrack
+
+    if not (mltrack.__doc__ or "").startswith("mltrack: experiment tracking that lives in the terminal"):
+        warn(
+            f"the Python package `mltrack` at {mltrack.__file__} is another project of that name. "
+            "Repair it with: pip uninstall mltrack && pip install --force-reinstall mltrack-tui"
+        )
+        sys.exit(int(ExitCode.FAILED))

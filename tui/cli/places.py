@@ -1,0 +1,143 @@
+"""`mltrack where` and `mltrack config`: which store, which settings, and why."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from mltrack.store.errors import BadInput, MltrackError
+from mltrack.tui.cli.output import list_options, write_csv, write_json, write_lines, write_text
+from mltrack.tui.cli.session import Session
+from mltrack.tui.cli.table import Cell, Column, draw_table
+
+# Every environment variable that changes what the command or a logging script does.
+SETTINGS: dict[str, tuple[str, str, str]] = {
+    # name: (environment variable, default, meaning)
+    "store": ("MLTRACK_STORE", "", "the store: a folder or a URL"),
+    "experiment": ("MLTRACK_EXPERIMENT", "Default", "experiment of runs that name none"),
+    "run_id": ("MLTRACK_RUN_ID", "", "the run to resume, set by launchers"),
+    "spool": ("MLTRACK_SPOOL", "", "where journals wait when their store is away"),
+    "console": ("MLTRACK_CONSOLE", "", "1: capture output on a terminal too; 0: never"),
+    "facts": ("MLTRACK_FACTS", "1", "0: record no code, packages and GPUs"),
+    "system_metrics": ("MLTRACK_SYSTEM_METRICS", "1", "0: no CPU, memory and GPU curves"),
+    "ascii": ("MLTRACK_ASCII", "", "1: print ASCII only"),
+    "colour": ("NO_COLOR", "", "set to anything: no colours"),
+}
+
+
+@click.command("where")
+@list_options
+@click.pass_obj
+def where_command(session: Session, as_json: bool, as_csv: bool, raw: bool) -> None:
+    """Say which store is used, and why."""
+    from mltrack.store.client.location import choose_store
+
+    choice = choose_store(session.where)
+    rows: list[tuple[str, str]] = [("store", _shown_url(choice.url)), ("chosen by", choice.chosen_by)]
+    if choice.is_remote:
+        rows.append(("spool", str(choice.root)))
+    if not choice.is_remote and not choice.root.is_dir():
+        rows.append(("state", "not there yet; the first run makes it"))
+    else:
+        try:
+            with session.open(refresh=False) as store:
+                location = store.location
+                rows.append(("database", _shown_url(location.database)))
+                rows += [("note", note) for note in location.notes]
+                rows.append(("runs", f"{store.search('', limit=1).total:,}"))
+        except MltrackError as error:
+            rows.append(("trouble", error.message))
+    if as_json:
+        write_json(
+            {name: value for name, value in rows if name != "note"}
+            | {"notes": [value for name, value in rows if name == "note"]}
+        )
+    elif as_csv:
+        write_csv(["what", "value"], rows, raw=raw)
+    else:
+        columns = [
+            Column("", [Cell(name, "dim") for name, _ in rows], weight=0),
+            Column("", [value for _, value in rows], weight=0, widest=200),
+        ]
+        write_lines(draw_table(columns, session.terminal, heading=False))
+
+
+@click.command("config")
+@click.option("--why", "key", metavar="KEY", help="Say where the value of this setting comes from.")
+@list_options
+@click.pass_obj
+def config_command(session: Session, key: str | None, as_json: bool, as_csv: bool, raw: bool) -> None:
+    """Show settings and where they come from."""
+    if key is not None:
+        _explain(session, key)
+        return
+    rows = [(name, *_value(session, name), meaning) for name, (_, _, meaning) in SETTINGS.items()]
+    if as_json:
+        write_json(
+            [
+                {"key": name, "value": value, "from": origin, "meaning": meaning}
+                for name, value, origin, meaning in rows
+            ]
+        )
+    elif as_csv:
+        write_csv(["key", "value", "from", "meaning"], rows, raw=raw)
+    else:
+        headings = ("SETTING", "VALUE", "FROM", "MEANING")
+        columns = [
+            Column(heading, [row[place] or "-" for row in rows], weight=0 if place < 2 else place, widest=60)
+            for place, heading in enumerate(headings)
+        ]
+        write_lines(draw_table(columns, session.terminal))
+
+
+def _explain(session: Session, key: str) -> None:
+    from mltrack.store.client.location import choose_store, explain_choice
+
+    if key not in SETTINGS:
+        raise BadInput(f"There is no setting '{key}'; there are: {', '.join(SETTINGS)}.")
+    if key != "store":
+        variable, default, meaning = SETTINGS[key]
+        value, origin = _value(session, key)
+        write_text(f"{key} = {value or '(not set)'}   from {origin}   ({meaning})", session.terminal)
+        write_text(
+            f"Set {variable} in the environment to change it; the default is {default or 'empty'}.",
+            session.terminal,
+            "dim",
+        )
+        return
+    chosen = choose_store(session.where)
+    write_text(f"store = {_shown_url(chosen.url)}   from {chosen.chosen_by}", session.terminal)
+    candidates = explain_choice(session.where)
+    marked = False
+    marks: list[str] = []
+    for _, value in candidates:
+        marks.append(">" if value != "-" and not marked else "")
+        marked = marked or value != "-"
+    columns = [
+        Column("", marks, weight=0),
+        Column("", [Cell(name, "dim") for name, _ in candidates], weight=0),
+        Column("", [_shown_url(value) for _, value in candidates], weight=0, widest=200),
+    ]
+    write_text("The first of these that is set:", session.terminal)
+    write_lines(draw_table(columns, session.terminal, heading=False))
+
+
+def _value(session: Session, name: str) -> tuple[str, str]:
+    if name == "store":
+        from mltrack.store.client.location import choose_store
+
+        choice = choose_store(session.where)
+        return _shown_url(choice.url), choice.chosen_by
+    variable, default, _ = SETTINGS[name]
+    value = os.environ.get(variable)
+    return (value, variable) if value else (default, "default")
+
+
+def _shown_url(url: str) -> str:
+    """A URL without its password."""
+    if "://" not in url:
+        return url
+    from mltrack.store.client.secrets import redact_url
+
+    return redact_url(url)

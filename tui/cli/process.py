@@ -1,0 +1,127 @@
+"""`mltrack stop`: the process behind a run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import click
+
+from mltrack.store.errors import BadInput
+from mltrack.tui.clean import clean
+from mltrack.tui.cli.exit_codes import ExitCode
+from mltrack.tui.cli.output import warn, write_text
+from mltrack.tui.cli.session import Session, resolve_run
+
+if TYPE_CHECKING:
+    from mltrack.store.records import Run
+
+_LOOK_SECONDS = 0.1
+
+
+@click.command("stop")
+@click.argument("run")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--kill", is_flag=True, help="SIGKILL instead of SIGTERM: the process cannot clean up.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Wait so long for it to end.",
+)
+@click.pass_obj
+def stop_command(session: Session, run: str, yes: bool, kill: bool, timeout: float) -> int:
+    """Stop the process of a run on this machine."""
+    with session.open() as store:
+        found = resolve_run(store, run)
+    if found.status != "RUNNING":
+        raise BadInput(f"{clean(found.name, 60)} is not running; it is {found.status}.")
+    header = process_of(found)
+    pid, started = _living_process(found, header)
+    shown = f"{clean(found.name, 60)}: process {pid} on {header.get('host')}, of {clean(found.user, 40) or 'nobody known'}"
+    if not yes:
+        if not sys.stdin.isatty():
+            raise BadInput("Nobody is there to confirm this; add --yes to mean it.")
+        sys.stderr.write(f"Stop {shown}? [y/N] ")
+        sys.stderr.flush()
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            return ExitCode.FAILED
+    _signal(pid, started, signal.SIGKILL if kill else signal.SIGTERM)
+    if _wait_for_end(pid, started, timeout):
+        write_text(f"Stopped {shown}.", session.terminal)
+        return ExitCode.OK
+    warn(f"process {pid} did not end within {timeout:g} s; `mltrack stop --kill {found.run_id[:12]}` ends it")
+    return ExitCode.FAILED
+
+
+def process_of(run: Run) -> Mapping[str, object]:
+    """The identity of the process that writes the newest attempt of a run: line 1 of its journal. {} when unknown."""
+    from mltrack.store.journal_reader import JournalProblem, read_header
+
+    newest: tuple[str, Mapping[str, object]] = ("", {})
+    for path in sorted(run.folder.glob("meta.*.jsonl")) if run.folder is not None else []:
+        try:
+            name = read_header(path)
+        except JournalProblem:
+            continue
+        if name is not None and name.role == "main" and name.attempt > newest[0]:
+            newest = (name.attempt, name.header)
+    return newest[1]
+
+
+def _living_process(run: Run, header: Mapping[str, object]) -> tuple[int, str]:
+    """(pid, start time) when the process is proven to be the run's and to live here. Never trusts a pid alone."""
+    from mltrack.store.client import host
+
+    slurm = run.facts.get("slurm")
+    if isinstance(slurm, Mapping) and slurm.get("job_id"):
+        raise BadInput(f"{clean(run.name, 60)} is a Slurm job: scancel {clean(str(slurm['job_id']), 20)}")
+    here = host.identity()
+    where = clean(str(header.get("host") or run.host or "an unknown machine"), 60)
+    if not header or header.get("boot") != here.get("boot"):
+        raise BadInput(f"{clean(run.name, 60)} runs on {where}, not here: run `mltrack stop` there.")
+    if header.get("pidns") != here.get("pidns"):
+        raise BadInput(
+            f"{clean(run.name, 60)} runs in another container on {where}: run `mltrack stop` in it."
+        )
+    pid, started = header.get("pid"), str(header.get("pstart") or "")
+    if not isinstance(pid, int) or not host.is_alive(pid, started):
+        raise BadInput(f"The process of {clean(run.name, 60)} is gone already.")
+    return pid, started
+
+
+def _signal(pid: int, started: str, number: signal.Signals) -> None:
+    """Signal exactly this process: a handle on it is taken before its start time is compared."""
+    from mltrack.store.client import host
+
+    try:
+        if not hasattr(os, "pidfd_open"):
+            os.kill(pid, number)
+            return
+        handle = os.pidfd_open(pid)
+        try:
+            if host.is_alive(pid, started):
+                signal.pidfd_send_signal(handle, number)
+        finally:
+            os.close(handle)
+    except ProcessLookupError:
+        return
+    except PermissionError:
+        raise BadInput(f"Process {pid} belongs to somebody else; only its owner can stop it.") from None
+
+
+def _wait_for_end(pid: int, started: str, timeout: float) -> bool:
+    from mltrack.store.client import host
+
+    deadline = time.monotonic() + timeout
+    while host.is_alive(pid, started):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_LOOK_SECONDS)
+    return True
