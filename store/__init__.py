@@ -6,9 +6,11 @@ package and must not pay for the database.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+# Not typing's: a training script must not pay for its import, and type checkers know the name.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from mltrack.store.store import Store, open_store
 
 __all__ = ["Store", "open_store"]

@@ -11,9 +11,6 @@ Importing this loads the standard library only; reading functions (get_run, sear
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
 from mltrack.store.client.log import (
     UsageError,
     active_run,
@@ -41,7 +38,12 @@ from mltrack.store.client.log import (
 )
 from mltrack.store.client.run import ActiveRun
 
+# Not typing's: importing a training script must cost little, and type checkers know the name.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
     from mltrack.store.records import Run
 
 __version__ = "0.1.0"

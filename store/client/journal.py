@@ -11,9 +11,12 @@ import json
 import os
 import stat
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from time import time_ns
+
+TYPE_CHECKING = False  # not typing's: the import must cost little
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FORMAT = 1
 # A process that cannot write keeps its records in memory up to this much, far beyond what a training logs in a day.

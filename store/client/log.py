@@ -9,19 +9,20 @@ import atexit
 import os
 import sys
 import threading
-import traceback
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from mltrack.store.client.journal import new_attempt, now_ms, random_hex, run_folder
-from mltrack.store.client.location import StoreChoice, choose_store
-from mltrack.store.client.names import run_name as random_name
 from mltrack.store.client.run import ActiveRun, process_identity
 from mltrack.store.client.values import Refused, check_key, check_text
 
+# Not typing's: importing a training script must cost little, and type checkers know the name.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
+    from typing import Any
+
+    from mltrack.store.client.location import StoreChoice
 
 _stack: list[ActiveRun] = []
 _lock = threading.RLock()
@@ -44,6 +45,8 @@ def set_store(where: str | os.PathLike[str] | None) -> None:
 
 def chosen_store() -> StoreChoice:
     """The store the next run goes to."""
+    from mltrack.store.client.location import choose_store
+
     return choose_store(_store)
 
 
@@ -83,6 +86,7 @@ def start_run(
                 f"The run {_stack[-1].run_name} is active. End it with mltrack.end_run(), or pass nested=True for a child run."
             )
         from mltrack.store.client import host
+        from mltrack.store.client.names import run_name as random_name
 
         ranks = host.ranks()
         choice = chosen_store()
@@ -233,6 +237,8 @@ def _outcome(error: BaseException | None) -> tuple[str, int | None, dict[str, ob
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else (0 if error.code is None else 1)
         return ("FINISHED" if code == 0 else "FAILED"), code, {}
+    import traceback
+
     text = (
         "".join(traceback.format_exception(error))[-65536:]
         .encode("utf-8", "backslashreplace")

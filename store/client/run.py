@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic, sleep, time_ns
-from typing import TYPE_CHECKING
 
 from mltrack.store.client.journal import AppendFile, Journal, encode_number, now_ms, run_folder
 from mltrack.store.client.series_state import SeriesState
 from mltrack.store.client.values import Refused, check_key, check_number, check_step, check_text
 
+TYPE_CHECKING = False  # not typing's: the import must cost little
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
 # Followers call a writer quiet after 75 s without a beat: five missed beats, so that one slow disk is not news.
