@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from mltrack.store import registry_operations
 from mltrack.store.client import host
 from mltrack.store.client.journal import random_hex, share_mode
 from mltrack.store.database import Database
@@ -275,4 +276,5 @@ APPLY: dict[str, Callable[[Database, Operation, dict[str, Any]], Operation]] = {
     "field": _field,
     "rename_experiment": _rename_experiment,
     "purge": _purge,
+    **registry_operations.OPERATIONS,
 }

@@ -50,9 +50,11 @@ class _Count:
 class Fold:
     """Folds the journals below ``root`` (a store, or a spool of one) into ``database``."""
 
-    def __init__(self, database: Database, root: Path) -> None:
+    def __init__(self, database: Database, root: Path, own: Path | None = None) -> None:
+        """``own``: a folder of ours for the lock and temporary files, when ``root`` is only followed."""
         self._database = database
         self._root = root
+        self._own = own if own is not None else root
         self._keys = KeyIds(database)
         self._headers: dict[Path, JournalName] = {}
         self._shards: dict[str, int] = {}
@@ -62,7 +64,7 @@ class Fold:
         """Fold what is new: live runs' meta first, then points, for at most ``seconds``. ``everything`` walks all run folders."""
         if self._database.readonly:
             return FoldReport(folded_by_other=True)
-        with file_lock(self._root, "fold", wait=False) as mine:
+        with file_lock(self._own, "fold", wait=False) as mine:
             if not mine:
                 return FoldReport(folded_by_other=True)
             folders = self._all_folders() if everything else self._open_folders()
@@ -70,7 +72,7 @@ class Fold:
 
     def folder(self, folder: Path) -> FoldReport:
         """Fold one run folder wherever it lies."""
-        with file_lock(self._root, "fold"):
+        with file_lock(self._own, "fold"):
             return self._fold([folder], None)
 
     # -- which folders
@@ -202,7 +204,7 @@ class Fold:
             "SELECT 1 FROM journal WHERE jid = ? AND kind = ? AND position > 0", (named[1], named[0])
         ):
             return None
-        plain = unsealed(path, path.parent)
+        plain = unsealed(path, self._own / "locks")
         self._temporary.append(plain)
         return plain
 

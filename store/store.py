@@ -23,6 +23,7 @@ from mltrack.store.errors import BadInput, ReadOnly, StoreUnavailable
 from mltrack.store.fold import Fold
 from mltrack.store.key_resolution import unknown_keys
 from mltrack.store.records import Decision, Experiment, FoldReport, Location, Page, Points, Run
+from mltrack.store.registry import Registry
 from mltrack.store.upkeep import Freed
 
 DATABASE_FILE = "mltrack.db"
@@ -33,12 +34,17 @@ DATABASE_FOLDER = "MLTRACK_DATABASE_FOLDER"
 class Store:
     """An open store. Not for use by several threads at once; a context manager."""
 
-    def __init__(self, database: Database, root: Path, location: Location) -> None:
+    def __init__(
+        self, database: Database, root: Path, location: Location, followed: Path | None = None
+    ) -> None:
+        """``followed``: the folder of our own that holds ``database``, when the store at ``root`` is only followed."""
+        self.followed = followed
         self.database = database
         self.root = root
         self.location = location
         self.columns = RunColumns(database)
-        self._fold = Fold(database, root)
+        self.registry = Registry(database, root)
+        self._fold = Fold(database, root, followed)
 
     def __enter__(self) -> Store:
         return self
@@ -143,7 +149,7 @@ class Store:
 
     def decide(self, operations: Sequence[Mapping[str, Any]], sentence: str) -> Decision:
         """Apply operations as one undoable decision."""
-        if self.database.readonly:
+        if self.database.readonly or self.followed is not None:
             raise ReadOnly(f"The store {self.location.root} is open read-only; nothing was changed.")
         return decisions.decide(
             self.database, self.root, [dict(operation) for operation in operations], sentence
@@ -244,6 +250,8 @@ def open_store(where: str | None = None, *, readonly: bool = False) -> Store:
         raise StoreUnavailable(
             "A store behind http(s) cannot be opened by this version; its journals wait in the local spool."
         )
+    if not choice.is_remote and choice.root.is_dir() and not os.access(choice.root, os.W_OK | os.X_OK):
+        return _follow(choice)
     database = _open_database(choice, readonly)
     location = Location(
         choice.root, redact_url(database.where), database.kind, choice.chosen_by, database.notes
@@ -253,6 +261,24 @@ def open_store(where: str | None = None, *, readonly: bool = False) -> Store:
         with database.transaction():
             decisions.replay(database, choice.root)
     return store
+
+
+def _follow(choice: StoreChoice) -> Store:
+    """A store we may read but not write: its journals and decisions, folded into a database of our own."""
+    name = hashlib.sha256(os.fsencode(choice.root)).hexdigest()[:16]
+    folder = cache_folder() / "followed" / name
+    database = open_sqlite(folder / DATABASE_FILE, folder)
+    note = f"{choice.root} is not yours to write: it is followed, and shown from {folder}; nothing can be changed here"
+    location = Location(choice.root, database.where, database.kind, choice.chosen_by, (*database.notes, note))
+    with database.transaction():
+        decisions.replay(database, choice.root)
+    return Store(database, choice.root, location, followed=folder)
+
+
+def cache_folder() -> Path:
+    """Where this user's rebuildable files go."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return Path(base if os.path.isabs(base) else os.path.expanduser("~/.cache")) / "mltrack"
 
 
 def _open_database(choice: StoreChoice, readonly: bool) -> Database:
