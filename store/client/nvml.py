@@ -152,13 +152,15 @@ class Nvml:
             return f"error {code}"
 
 
-def open_library(library: Any = LIBRARY) -> Nvml | str:
+def open_library(library: Any = None) -> Nvml | str:
     """The started library, or the reason why there is none. ``library``: file name, or an object with its functions."""
+    library = LIBRARY if library is None else library
     if isinstance(library, str):
+        name = library
         try:
-            library = ctypes.CDLL(library)
+            library = ctypes.CDLL(name)
         except OSError:
-            return f"{LIBRARY} is not installed"
+            return f"{name} is not installed"
     nvml = Nvml(library)
     problem = nvml.start()
     if problem:
