@@ -73,14 +73,12 @@ class Registry:
             "SELECT alias, version FROM model_alias WHERE name = ? ORDER BY alias", (name,)
         ):
             aliases.setdefault(int(version), []).append(str(alias))
-        return [
-            ModelVersion(*row[:9], tuple(aliases.get(int(row[1]), ())))
-            for row in self._database.execute(
-                "SELECT name, version, stage, source, run_id, description, actor, created_ms, updated_ms FROM model_version"
-                " WHERE name = ? ORDER BY version DESC",
-                (name,),
-            )
-        ]
+        rows = self._database.execute(
+            "SELECT name, version, stage, source, run_id, description, actor, created_ms, updated_ms FROM model_version"
+            " WHERE name = ? ORDER BY version DESC",
+            (name,),
+        )
+        return [ModelVersion(*(*row, tuple(aliases.get(int(row[1]), ())))) for row in rows]
 
     def audit(self, name: str | None = None) -> list[AuditRow]:
         """History, oldest first, of one model or all."""

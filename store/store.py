@@ -18,7 +18,7 @@ from mltrack.store.client.location import LocationError, StoreChoice, choose_sto
 from mltrack.store.client.secrets import redact_url
 from mltrack.store.client.values import Refused, check_key, check_text
 from mltrack.store.columns import RunColumns
-from mltrack.store.database import Database, open_postgresql, open_sqlite
+from mltrack.store.database import SCHEMA_VERSION, Database, open_postgresql, open_sqlite
 from mltrack.store.errors import BadInput, ReadOnly, StoreUnavailable
 from mltrack.store.fold import Fold
 from mltrack.store.key_resolution import unknown_keys
@@ -285,7 +285,14 @@ def _open_database(choice: StoreChoice, readonly: bool) -> Database:
     if choice.is_remote:
         return open_postgresql(choice.url, readonly)
     local = os.environ.get(DATABASE_FOLDER)
-    if not local:
-        return open_sqlite(choice.root / DATABASE_FILE, choice.root, readonly)
-    name = hashlib.sha256(os.fsencode(choice.root)).hexdigest()[:16]
-    return open_sqlite(Path(local) / f"{name}.db", choice.root, readonly)
+    path = choice.root / DATABASE_FILE
+    if local:
+        path = Path(local) / f"{hashlib.sha256(os.fsencode(choice.root)).hexdigest()[:16]}.db"
+    database = open_sqlite(path, choice.root, readonly)
+    if database.readonly or int(database.setting("schema")) >= SCHEMA_VERSION:
+        return database
+    from mltrack.store.migrate import migrate
+
+    database.close()
+    migrate(path, choice.root)
+    return open_sqlite(path, choice.root, readonly)
