@@ -178,7 +178,7 @@ def damage_run(root: Path, run_id: str, time_ms: int) -> None:
     make_folder(folder, root)
     make_folder(root / "open", root)
     jid = random_hex(16)
-    (folder / f"meta.{jid}.jsonl").write_bytes(b"\x00\x00run_id missing\nname: run_0007\n")
+    (folder / f"meta.{jid}.jsonl").write_bytes(b"name: run_0007\nrun_id missing\n")
     marker = root / "open" / f"{jid}.{run_id}"
     marker.touch(share_mode(root))
     os.utime(marker, (time_ms / 1000, time_ms / 1000))

@@ -135,14 +135,14 @@ def default_columns(
     runs: Sequence[Run], now: int, *, one_experiment: bool, sort: Sequence[str] = ()
 ) -> list[Column]:
     """What one wants to see first: name, status, the goal with its step, a loss, the params that vary, owner, age."""
-    shown_keys = _runs_with_key(runs)
+    shown_keys = runs_with_key(runs)
     goal = guess_goal(shown_keys)
     loss = guess_loss((key for key, count in shown_keys.items() if count * 3 >= len(runs)), goal)
     names = short_names([run.name for run in runs])
     columns = [
         Column(
             "RUN",
-            [Cell(_marks(run, name), "bold") for run, name in zip(runs, names, strict=True)],
+            [Cell(marked_name(run, name), "bold") for run, name in zip(runs, names, strict=True)],
             weight=0,
             widest=32,
         ),
@@ -158,7 +158,7 @@ def default_columns(
         columns += _goal_columns(goal, runs, "last" if sorted_by_last else "best")
     if loss is not None:
         columns.append(Column(loss, format_column([_last(run, loss) for run in runs], 3, 3), "right", 2))
-    params = _telling_params(runs)
+    params = telling_params(runs)
     columns += [_param_column(key, runs, _PARAM_WEIGHTS[place]) for place, key in enumerate(params)]
     if len({run.user for run in runs}) > 1:
         columns.append(Column("OWNER", [run.user for run in runs], weight=4, widest=12, narrowest=8))
@@ -166,7 +166,7 @@ def default_columns(
     return columns
 
 
-def _telling_params(runs: Sequence[Run]) -> list[str]:
+def telling_params(runs: Sequence[Run]) -> list[str]:
     """Params that most runs have and that differ most; seeds differ always and explain nothing, so they come last."""
 
     def rank(item: tuple[str, int]) -> tuple[bool, bool, int, str]:
@@ -205,12 +205,12 @@ def _param_column(key: str, runs: Sequence[Run], weight: int) -> Column:
     return Column(key, texts, "right" if numeric else "left", weight, 18)
 
 
-def _marks(run: Run, name: str) -> str:
+def marked_name(run: Run, name: str) -> str:
     dirty = run.facts.get("git", {}).get("dirty") if isinstance(run.facts.get("git"), dict) else False
     return name + (" ±" if dirty else "") + (" ✎" if run.note else "")
 
 
-def _runs_with_key(runs: Sequence[Run]) -> dict[str, int]:
+def runs_with_key(runs: Sequence[Run]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for run in runs:
         for key, summary in run.metrics.items():

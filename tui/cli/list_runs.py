@@ -89,7 +89,7 @@ def ls_command(
             sort=sort,
             limit=limit or None,
             after=after,
-            lifecycle="deleted" if trash else "active",
+            lifecycle="trash" if trash else "active",
         )
         if page.unknown_keys:
             warn("no run has " + ", ".join(page.unknown_keys))

@@ -111,7 +111,6 @@ def cli(ctx: click.Context, store: str | None, ascii_only: bool, version: bool) 
 
 # Otherwise click takes a missing subcommand for an error before --version was looked at.
 cli.invoke_without_command = True
-cli.no_args_is_help = True
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -134,11 +133,15 @@ def _run(arguments: list[str]) -> int:
     from mltrack.store.errors import FilterError, MltrackError
 
     try:
-        result = cli.main(args=arguments, prog_name="mltrack", standalone_mode=False)
+        if os.environ.get("_MLTRACK_COMPLETE"):
+            cli.main(args=arguments, prog_name="mltrack")
+        # Not cli.main(): that turns a reader who left into a failure.
+        with cli.make_context("mltrack", arguments or ["--help"]) as context:
+            result = cli.invoke(context)
         return result if isinstance(result, int) else ExitCode.OK
     except click.exceptions.Exit as leaving:
         return leaving.exit_code
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, EOFError):
         return ExitCode.INTERRUPTED
     except click.ClickException as error:
         usage = error.ctx.get_usage() + "\n" if isinstance(error, click.UsageError) and error.ctx else ""

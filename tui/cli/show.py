@@ -36,10 +36,10 @@ def show_command(
         elif as_csv:
             write_csv(["kind", "key", "value"], _pairs(found), raw=raw)
         else:
-            _write_page(found, session.terminal, everything)
+            write_page(found, session.terminal, everything)
 
 
-def _write_page(run: Run, terminal: Terminal, everything: bool) -> None:
+def write_page(run: Run, terminal: Terminal, everything: bool) -> None:
     from mltrack.tui.draw.numbers import format_parameter, format_step
     from mltrack.tui.draw.sparkline import draw_bar
     from mltrack.tui.draw.times import format_duration, format_moment

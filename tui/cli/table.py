@@ -45,7 +45,7 @@ def draw_table(
     lines: list[str] = []
     if heading:
         parts = [
-            pad(_shown(column.heading, terminal), width, column.align)
+            terminal.fold(pad(_shown(column.heading, terminal), width, column.align))
             for column, width in zip(columns, widths, strict=True)
         ]
         lines.append(terminal.style((" " * indent + (" " * _GAP).join(parts)).rstrip(), "header"))
@@ -56,7 +56,7 @@ def draw_table(
             text = _shown(cell.text, terminal)
             if column.keep == "tail" and cell_width(text) > width:
                 text = clip(text, width, keep="tail")
-            filled = pad(text, width, column.align)
+            filled = terminal.fold(pad(text, width, column.align))  # folded again: clipping adds an ellipsis
             bare = filled.strip()
             # Only the words are coloured: underlines and backgrounds must not run through the gaps.
             start = filled.find(bare) if bare else 0

@@ -257,10 +257,14 @@ def _mark_specials(
         places = x_scale.place(curve.x[special])
         columns = np.clip(np.rint(places * (width - 1)), -1, width).astype(np.int64)
         for column, value in dict(zip(columns.tolist(), curve.y[special].tolist(), strict=True)).items():
-            row = 0 if value == np.inf else height - 1
-            if 0 <= column < width and cells[row][column] == " ":
-                cells[row][column] = _NOT_A_NUMBER if value != value else _INFINITE
-                owner[row, column] = index
+            if not 0 <= column < width:
+                continue
+            edge = 0 if value == np.inf else height - 1
+            # The free cell nearest to the edge, so that no other curve is painted over.
+            free = [row for row in range(height) if cells[row][column] == " "]
+            row = min(free, key=lambda row: abs(row - edge), default=edge)
+            cells[row][column] = _NOT_A_NUMBER if value != value else _INFINITE
+            owner[row, column] = index
 
 
 def _write_letters(

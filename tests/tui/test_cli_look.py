@@ -1,0 +1,287 @@
+"""`mltrack` commands that only look, on the whole demo story."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mltrack.tui.clean import cell_width
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+LS_KEYS = [
+    "run_id",
+    "run_name",
+    "experiment",
+    "status",
+    "user",
+    "start_time",
+    "end_time",
+    "params",
+    "metrics",
+    "tags",
+]
+HOSTILE = "Cc", "Cf", "Cs", "Zl", "Zp"
+
+
+@pytest.fixture
+def look(mltrack: Run, demo_store: str) -> Run:
+    def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+        return mltrack("--store", demo_store, *arguments, **options)
+
+    return run
+
+
+def harmless(text: str) -> bool:
+    return all(character == "\n" or unicodedata.category(character) not in HOSTILE for character in text)
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_the_table_fits_and_keeps_names(look: Run, width: int) -> None:
+    answer = look("ls", "-x", "vision/cifar", environ={"COLUMNS": str(width)})
+    lines = answer.stdout.splitlines()
+    assert answer.returncode == 0
+    assert max(cell_width(line) for line in lines) <= width
+    assert any(line.startswith("sage-owl-41") and "★.9312" in line for line in lines)
+    assert any("✗ CUDA OOM" in line for line in lines)
+    assert any("! damaged" in line for line in look("ls").stdout.splitlines())
+
+
+def test_the_header_has_what_fits(look: Run) -> None:
+    wide = look("ls", "-x", "vision/cifar", environ={"COLUMNS": "200"}).stdout.splitlines()[0].split()
+    assert wide[:4] == ["RUN", "STATUS", "val/acc↑", "@step"]
+    assert {"lr", "OWNER", "AGE"} <= set(wide)
+
+
+def test_json_of_ls_is_the_documented_shape(look: Run) -> None:
+    runs = json.loads(look("ls", "--json").stdout)
+    assert all(list(run) == LS_KEYS for run in runs)
+    best = next(run for run in runs if run["run_name"] == "sage-owl-41")
+    assert best["params"]["opt.name"] == "adamw"
+    assert best["tags"]["sweep"] == "7"
+    broken = next(run for run in runs if run["run_name"] == "numb-bat-19")
+    assert broken["metrics"]["train/loss"] == "NaN"
+    assert isinstance(best["start_time"], int)
+
+
+def test_metrics_are_exact(look: Run) -> None:
+    answer = json.loads(look("metrics", "sage-owl-41", "train/loss", "--json").stdout)
+    assert list(answer) == ["key", "points"]
+    steps = [point[0] for point in answer["points"]]
+    assert steps == list(range(0, 41_220, 20))
+    assert [point[2] for point in answer["points"] if 16_500 <= point[0] < 16_700] == ["NaN"] * 10
+    in_csv = list(csv.reader(io.StringIO(look("metrics", "sage-owl-41", "train/loss", "--csv").stdout)))
+    assert in_csv[0] == ["step", "timestamp_ms", "value"]
+    for row, point in zip(in_csv[1:], answer["points"], strict=True):
+        value = float(row[2])
+        assert math.isnan(value) if point[2] == "NaN" else value == point[2]
+
+
+def test_csv_runs_nothing_in_a_spreadsheet(look: Run) -> None:
+    rows = list(csv.DictReader(io.StringIO(look("ls", "-x", "scratch", "--csv").stdout)))
+    assert {"'=1+1"} <= {row["params.note"] for row in rows}
+    raw = list(csv.DictReader(io.StringIO(look("ls", "-x", "scratch", "--csv", "--raw").stdout)))
+    assert {"=1+1"} <= {row["params.note"] for row in raw}
+
+
+def test_filter_sort_and_columns(look: Run) -> None:
+    rows = look(
+        "ls", "opt.name = lion and lr < 1e-3", "--columns", "run,lr,val/acc.max", "--sort=-val/acc", "-n", "4"
+    )
+    lines = rows.stdout.splitlines()
+    assert lines[0].split() == ["RUN", "lr", "val/acc.max"]
+    assert len(lines) == 5
+    assert "4 of " in rows.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("show", "no-such-run"), 3, "no-such-run"),
+        (("plot", "no/such", "sage-owl-41"), 3, "train/loss"),
+        (("ls", "lr <"), 2, "^"),
+        (("ls", "--nonsense"), 2, "usage:"),
+        (("sow",), 2, "Did you mean `mltrack show`?"),
+        (("purge", "calm-elk-12", "-y"), 2, "not in the trash"),
+        (("delete", "calm-elk-12"), 2, "--yes"),
+        (("stop", "calm-elk-12"), 2, "not running"),
+        (("config", "--why", "nonsense"), 2, "store"),
+    ],
+)
+def test_what_goes_wrong_is_a_sentence_and_a_code(
+    look: Run, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    answer = look(*arguments)
+    assert answer.returncode == code
+    assert answer.stdout == ""
+    assert answer.stderr.startswith("mltrack: ")
+    assert said in answer.stderr
+
+
+def test_no_byte_of_data_reaches_the_terminal_as_control(look: Run) -> None:
+    hostile = next(
+        run["run_id"]
+        for run in json.loads(look("ls", "-x", "scratch", "--json").stdout)
+        if "owned" in run["run_name"]
+    )
+    for arguments in (
+        ("ls", "-x", "scratch"),
+        ("show", hostile),
+        ("compare", hostile, "sage-owl-41"),
+        ("plot", "train/loss", hostile),
+    ):
+        answer = look(*arguments, environ={"COLUMNS": "300"})
+        assert answer.returncode == 0, answer.stderr
+        assert harmless(answer.stdout)
+        assert "␛]0;owned" in answer.stdout
+    logs = look("logs", "sage-owl-41")
+    assert harmless(logs.stdout)
+
+
+def test_logs_keep_the_last_state_of_a_progress_bar(look: Run) -> None:
+    lines = look("logs", "sage-owl-41", "-n", "4").stdout.splitlines()
+    assert len(lines) == 4
+    assert any("2.1 it/s" in line and "1.8 it/s" not in line for line in lines)
+    whole = look("logs", "sage-owl-41").stdout.splitlines()
+    assert whole[-4:] == lines
+    assert any("WARN loss scale 16384 -> 8192" in line for line in whole)
+
+
+def test_compare_shows_what_is_to_blame(look: Run) -> None:
+    text = look("compare", "sage-owl-41", "calm-elk-12", "dim-ram-23", "--diff").stdout
+    crop = next(line for line in text.splitlines() if line.startswith("data.crop"))
+    assert crop.split() == ["data.crop", "32", "32", "224"]
+    assert "batch_size" not in text
+    assert ".9312 ★" in text
+    rows = json.loads(look("compare", "sage-owl-41", "calm-elk-12", "--diff", "--json").stdout)["rows"]
+    assert all(row["differs"] for row in rows)
+
+
+def test_a_resumed_run_counts_only_what_stands(look: Run) -> None:
+    points = json.loads(look("metrics", "long-jay-02", "val/acc", "--json").stdout)["points"]
+    assert [point[0] for point in points] == list(range(0, 20_000, 200))
+    with_old = json.loads(look("metrics", "long-jay-02", "val/acc", "--json", "--superseded").stdout)[
+        "points"
+    ]
+    assert len(with_old) > len(points)
+
+
+def test_a_plot_is_as_wide_as_asked(look: Run) -> None:
+    lines = look(
+        "plot", "train/loss", "sage-owl-41", "dim-ram-23", "--width", "72", "--height", "14"
+    ).stdout.splitlines()
+    assert max(cell_width(line) for line in lines[:15]) <= 72
+    assert "×" in "".join(lines)
+    assert any(line.startswith("a sage-owl-41") for line in lines)
+
+
+def test_ascii_where_the_locale_asks_for_it(look: Run) -> None:
+    for arguments in (
+        ("ls",),
+        ("show", "sage-owl-41"),
+        ("plot", "val/acc", "sage-owl-41"),
+        ("compare", "sage-owl-41", "dim-ram-23"),
+    ):
+        assert look(*arguments, environ={"LC_ALL": "C"}).stdout.isascii()
+        assert look(*arguments, environ={"PYTHONIOENCODING": "latin-1"}).stdout.isascii()
+        lines = look(*arguments, environ={"MLTRACK_ASCII": "1"}).stdout.splitlines()
+        assert all(line.isascii() for line in lines)
+        assert max(len(line) for line in lines) <= 80
+
+
+def test_an_empty_place_says_how_to_begin_and_makes_nothing(mltrack: Run, tmp_path: Path) -> None:
+    place = tmp_path / "nothing"
+    answer = mltrack("--store", str(place), "ls")
+    assert answer.returncode == 0
+    assert str(place) in answer.stdout
+    assert "import mltrack" in answer.stdout
+    assert mltrack("--store", str(place), "ls", "--json").stdout == "[]\n"
+    assert mltrack("--store", str(place), "show", "x").returncode == 3
+    assert not place.exists()
+
+
+def test_where_says_why(look: Run, demo_store: str) -> None:
+    assert demo_store in look("where").stdout
+    assert json.loads(look("where", "--json").stdout)["store"] == demo_store
+    assert "--store" in look("config", "--why", "store").stdout
+
+
+def test_a_reader_that_leaves_is_no_failure(
+    command: tuple[tuple[str, ...], dict[str, str]], demo_store: str
+) -> None:
+    argv, environ = command
+    arguments = [*argv, "--store", demo_store, "metrics", "sage-owl-41", "train/loss"]
+    process = subprocess.Popen(arguments, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(60) == 0
+
+
+def test_closed_and_full_outputs_are_one_sentence(
+    command: tuple[tuple[str, ...], dict[str, str]], demo_store: str
+) -> None:
+    argv, environ = command
+    with open("/dev/full", "w") as full:
+        answer = subprocess.run(
+            [*argv, "--store", demo_store, "ls"], env=environ, stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert answer.returncode == 1
+    assert "No space left" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_home_that_cannot_be_written(mltrack: Run, demo_store: str, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o500)
+    environ = {
+        "HOME": str(home),
+        "XDG_DATA_HOME": str(home / "share"),
+        "XDG_CONFIG_HOME": str(home),
+        "XDG_CACHE_HOME": str(home),
+    }
+    assert mltrack("--store", demo_store, "ls", "-n", "1", environ=environ).returncode == 0
+    assert mltrack("where", environ=environ, cwd=tmp_path).returncode == 0
+
+
+def test_start_up_loads_nothing_heavy(demo_store: str, tmp_path: Path) -> None:
+    script = (
+        "import sys, contextlib\n"
+        "from mltrack.tui.cli.main import main\n"
+        f"with contextlib.suppress(SystemExit): main(['--store', {demo_store!r}, 'ls', '-n', '1'])\n"
+        "print(sorted({'sqlmodel', 'sqlalchemy', 'alembic', 'textual', 'rich', 'docker', 'git', 'plotext'} & set(sys.modules)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    answer = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_names_every_command(look: Run) -> None:
+    text = look("-h").stdout
+    for name in ("ls", "compare", "undo", "doctor", "demo"):
+        assert f"  {name} " in text
+    assert look("ls", "-h").returncode == 0
+
+
+def test_the_page_about_commands_is_complete() -> None:
+    from mltrack.tui.cli.exit_codes import ExitCode
+    from mltrack.tui.cli.main import COMMANDS
+
+    page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text("utf-8")
+    table = page.split("## Commands")[1].split("## Output")[0]
+    for group in COMMANDS.values():
+        for name in group:
+            assert f"`{name}" in table, name
+    for code in ExitCode:
+        assert f"| {int(code)} |" in page
