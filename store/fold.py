@@ -243,7 +243,7 @@ class Fold:
                             (orjson.dumps(state.values).decode(), orjson.dumps(state.facts).decode(), run),
                         )
                 else:
-                    lines = piece.lines[1:] if piece.offsets[0] == 0 else piece.lines
+                    lines = piece.lines[1:] if piece.start == 0 else piece.lines
                     parsed, bad = parse_points(lines) if lines else ([], 0)
                     skipped += bad
                     records += len(parsed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,17 @@ class Slice:
     """Complete lines between two positions. ``restarted``: the file was rewritten, reading began again at its start."""
 
     lines: list[bytes]
-    offsets: list[int]
+    start: int
     end: int
     size: int
     tail: str
     restarted: bool
+
+    @property
+    def offsets(self) -> list[int]:
+        """Where each line begins in the file."""
+        lengths = (len(line) + 1 for line in self.lines[:-1])
+        return list(accumulate(lengths, initial=self.start))
 
 
 def file_kind(name: str) -> tuple[str, str] | None:
@@ -124,12 +131,7 @@ def read_slice(path: Path, position: int, tail: str, limit: int = SLICE_BYTES) -
         return None
     data = data[:whole]
     lines = data[:-1].split(b"\n")
-    offsets: list[int] = []
-    offset = position
-    for line in lines:
-        offsets.append(offset)
-        offset += len(line) + 1
-    return Slice(lines, offsets, position + whole, size, _digest((before + data)[-_TAIL:]), restarted)
+    return Slice(lines, position, position + whole, size, _digest((before + data)[-_TAIL:]), restarted)
 
 
 def _digest(data: bytes) -> str:

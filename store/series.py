@@ -83,6 +83,9 @@ def distinct(points: PointColumns) -> PointColumns:
     """The points sorted by (key, rank, attempt, step, time, value), equal ones once: the rule of points."""
     if len(points) == 0:
         return points
+    grouped = _by_key(points)
+    if grouped is not None:
+        return grouped
     order = value_order(points.value)
     rows = np.lexsort((order, points.time, points.step, points.attempt, points.rank, points.key))
     found = points.take(rows)
@@ -98,6 +101,21 @@ def distinct(points: PointColumns) -> PointColumns:
     if same.any():
         found = found.take(np.concatenate(([True], ~same)))
     return found
+
+
+def _by_key(points: PointColumns) -> PointColumns | None:
+    """The usual case of ``distinct`` at a fifth of its price: one journal's points, each series in order of time."""
+    if (points.rank != points.rank[0]).any() or (points.attempt != points.attempt[0]).any():
+        return None
+    narrow = 0 <= points.key.min() and points.key.max() < 1 << 15  # numpy sorts 16 bits by radix
+    found = points.take(np.argsort(points.key.astype(np.int16) if narrow else points.key, kind="stable"))
+    step, time = found.step, found.time
+    in_order = (
+        (found.key[1:] != found.key[:-1])
+        | (step[1:] > step[:-1])
+        | ((step[1:] == step[:-1]) & (time[1:] > time[:-1]))
+    )
+    return found if in_order.all() else None
 
 
 def encode_block(points: PointColumns, small: bool) -> bytes:

@@ -11,9 +11,10 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from mltrack.store.series import PointColumns, value_order
+from mltrack.store.series import Ints, PointColumns, value_order
 
 Rows: TypeAlias = npt.NDArray[np.void]
+Places: TypeAlias = npt.NDArray[np.intp]
 
 ROW = np.dtype(
     [
@@ -51,15 +52,44 @@ def unpack(data: bytes | None) -> Rows:
 
 
 def rows_of_points(points: PointColumns) -> Rows:
-    """One merged row per (key, rank, attempt) of distinct points."""
-    rows = np.empty(len(points), ROW)
+    """One row per (key, rank, attempt) of points as ``distinct`` returns them: each once, and in order."""
+    if len(points) == 0:
+        return no_rows()
+    new = np.ones(len(points), bool)
+    new[1:] = (
+        (points.key[1:] != points.key[:-1])
+        | (points.rank[1:] != points.rank[:-1])
+        | (points.attempt[1:] != points.attempt[:-1])
+    )
+    starts = np.flatnonzero(new)
+    ends = np.append(starts[1:], len(points)) - 1
+    sizes = ends - starts + 1
     nan = np.isnan(points.value)
-    rows["key"], rows["rank"], rows["attempt"] = points.key, points.rank, points.attempt
-    rows["first_step"] = rows["last_step"] = rows["low_step"] = rows["high_step"] = points.step
-    rows["last_time"] = rows["newest"] = points.time
-    rows["last"] = rows["low"] = rows["high"] = points.value
-    rows["count"], rows["nan"], rows["cut"] = 1, nan, NO_CUT
-    return merge(rows)
+    order = value_order(points.value)
+    lows = np.where(nan, np.iinfo(np.int64).max, order)
+    # Points are in order of steps: the first that holds the extreme has the smallest step.
+    lowest = _first_equal(lows, np.minimum.reduceat(lows, starts), starts, sizes)
+    highest = _first_equal(order, np.maximum.reduceat(order, starts), starts, sizes)
+    rows = np.empty(len(starts), ROW)
+    rows["key"], rows["rank"], rows["attempt"] = (
+        points.key[starts],
+        points.rank[starts],
+        points.attempt[starts],
+    )
+    rows["first_step"], rows["last_step"] = points.step[starts], points.step[ends]
+    rows["last_time"], rows["last"] = points.time[ends], points.value[ends]
+    rows["low"], rows["low_step"] = points.value[lowest], points.step[lowest]
+    rows["high"], rows["high_step"] = points.value[highest], points.step[highest]
+    rows["count"], rows["nan"] = sizes, np.add.reduceat(nan.astype(np.int64), starts)
+    rows["newest"], rows["cut"] = np.maximum.reduceat(points.time, starts), NO_CUT
+    return rows
+
+
+def _first_equal(values: Ints, wanted: Ints, starts: Places, sizes: Places) -> Places:
+    """For each group the place of its first value that equals the wanted one; every group has one."""
+    equal = np.flatnonzero(values == np.repeat(wanted, sizes))
+    found: Places = equal[np.searchsorted(equal, starts)]
+    return found
 
 
 def merge(rows: Rows) -> Rows:
