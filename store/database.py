@@ -39,14 +39,24 @@ class Database:
         self.readonly = readonly
         self.notes = notes
         self._depth = 0
+        self._lost: tuple[type[Exception], ...] = ()
+        if kind == "postgresql":
+            import psycopg
+
+            self._lost = (psycopg.OperationalError, psycopg.InterfaceError)
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """Run one statement; all its rows (none for a statement that returns none)."""
         try:
             if self.kind == "sqlite":
                 return list(self.connection.execute(sql, parameters))
-            cursor = self.connection.execute(sql.replace("?", "%s"), tuple(parameters))
-            return list(cursor.fetchall()) if cursor.description else []
+            try:
+                cursor = self.connection.execute(sql.replace("?", "%s"), tuple(parameters))
+                return list(cursor.fetchall()) if cursor.description else []
+            except self._lost as error:
+                raise StoreUnavailable(
+                    f"The PostgreSQL store {self.where} went away ({error}). Try again in a moment."
+                ) from error
         except sqlite3.Error as error:
             raise self._explain(error) from error
 
@@ -108,6 +118,8 @@ class Database:
         self.execute("COMMIT")
 
     def _rollback(self) -> None:
+        if self.kind == "postgresql" and self.connection.closed:
+            return
         try:
             self.connection.execute("ROLLBACK")
         except sqlite3.Error:

@@ -25,6 +25,7 @@ from mltrack.store.run_state import settle_run
 
 Operation = dict[str, Any]
 FILE = "decisions.jsonl"
+_WAITING = "decisions_waiting"
 FIELDS = ("name", "note", "experiment", "lifecycle", "pinned")
 
 
@@ -63,9 +64,13 @@ def decide(
 
 
 def replay(database: Database, root: Path, position: int | None = None) -> int:
-    """Apply decisions that are in the file and not in the database. Returns how many. Inside a transaction."""
-    path = root / FILE
+    """Apply decisions that are in the file and not in the database. Returns how many. Inside a transaction.
+
+    What a decision says about a run whose journals are not folded yet waits, and is tried again with every replay.
+    """
     at = int(database.setting("decisions_position", "0")) if position is None else position
+    _retry_waiting(database)
+    path = root / FILE
     try:
         if os.stat(path).st_size <= at:
             return 0
@@ -83,18 +88,55 @@ def replay(database: Database, root: Path, position: int | None = None) -> int:
         except (orjson.JSONDecodeError, KeyError, TypeError):
             continue  # a torn line of a writer that died: it was never confirmed to anybody
         if not known:
-            record["inverse"] = _apply_all(database, record, strict=False)
-            _remember(database, record)
+            _apply_known(database, record)
             done += 1
     database.set_setting("decisions_position", str(at + len(whole)))
     return done
 
 
+def has_waiting(database: Database) -> bool:
+    """Whether decisions wait for runs that are not folded yet."""
+    return database.setting(_WAITING, "[]") != "[]"
+
+
+def _apply_known(database: Database, record: dict[str, Any]) -> None:
+    """Apply a decision that was confirmed before; operations on runs nobody knows yet wait."""
+    waiting: list[Operation] = []
+    record["inverse"] = _apply_all(database, record, waiting)
+    _remember(database, record)
+    if waiting:
+        kept = orjson.loads(database.setting(_WAITING, "[]"))
+        kept.append({**{name: record[name] for name in ("id", "time", "actor")}, "ops": waiting})
+        database.set_setting(_WAITING, orjson.dumps(kept).decode())
+
+
+def _retry_waiting(database: Database) -> None:
+    text = database.setting(_WAITING, "[]")
+    if text == "[]":
+        return
+    kept: list[dict[str, Any]] = []
+    for record in orjson.loads(text):
+        still: list[Operation] = []
+        inverse = _apply_all(database, record, still)
+        if inverse:
+            whole = orjson.loads(
+                database.execute("SELECT record FROM decision WHERE id = ?", (record["id"],))[0][0]
+            )
+            whole["inverse"] += inverse
+            database.execute(
+                "UPDATE decision SET record = ? WHERE id = ?", (orjson.dumps(whole).decode(), record["id"])
+            )
+        if still:
+            kept.append({**record, "ops": still})
+    left = orjson.dumps(kept).decode()
+    if left != text:
+        database.set_setting(_WAITING, left)
+
+
 def apply_again(database: Database, record: dict[str, Any]) -> None:
     """Apply a decision found outside the file, in a transaction of its own."""
     with database.transaction():
-        record["inverse"] = _apply_all(database, record, strict=False)
-        _remember(database, record)
+        _apply_known(database, record)
 
 
 def undo(database: Database, root: Path, redo: bool = False) -> Decision:
@@ -122,7 +164,10 @@ def undo(database: Database, root: Path, redo: bool = False) -> Decision:
     raise BadInput(f"There is nothing to {'redo' if redo else 'undo'}.")
 
 
-def _apply_all(database: Database, record: dict[str, Any], strict: bool = True) -> list[Operation]:
+def _apply_all(
+    database: Database, record: dict[str, Any], missing: list[Operation] | None = None
+) -> list[Operation]:
+    """Apply operations in order; their inverses. Those on unknown runs go to ``missing``, or raise when it is None."""
     inverse: list[Operation] = []
     for operation in record["ops"]:
         apply = APPLY.get(str(operation.get("op")))
@@ -133,9 +178,9 @@ def _apply_all(database: Database, record: dict[str, Any], strict: bool = True) 
         try:
             inverse.append(apply(database, operation, record))
         except (RunNotFound, ExperimentNotFound):
-            if strict:
+            if missing is None:
                 raise
-            continue  # replayed over a rebuilt database whose journals are gone: nothing to apply it to
+            missing.append(operation)
     if record.get("undoes"):
         database.execute("UPDATE decision SET undone_by = ? WHERE id = ?", (record["id"], record["undoes"]))
     return inverse

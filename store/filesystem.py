@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from mltrack.store.client.journal import random_hex
 LOCAL = frozenset(
     "ext2 ext3 ext4 xfs btrfs f2fs tmpfs ramfs zfs bcachefs jfs reiserfs overlay apfs hfs ufs".split()
 )
+
+_OCTAL = re.compile(r"\\([0-7]{3})")  # how the kernel writes spaces and the like in a path
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +50,7 @@ def _mount_kind(folder: Path) -> str:
     best, kind = "", ""
     for line in lines:
         left, _, right = line.partition(" - ")
-        mount = (
-            left.split()[4].encode("latin-1", "surrogateescape").decode("unicode_escape", "surrogateescape")
-        )
+        mount = _OCTAL.sub(lambda match: chr(int(match[1], 8)), left.split()[4])
         inside = path == mount or path.startswith(mount.rstrip("/") + "/")
         if inside and len(mount) >= len(best):
             best, kind = mount, right.split()[0]

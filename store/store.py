@@ -62,7 +62,11 @@ class Store:
 
     def refresh(self, seconds: float | None = 2.0, everything: bool = False) -> FoldReport:
         """Take in what the journals have that the database has not, for at most ``seconds`` (None: all of it)."""
-        return self._fold.refresh(seconds, everything)
+        report = self._fold.refresh(seconds, everything)
+        if report.records and decisions.has_waiting(self.database):
+            with self.database.transaction():
+                decisions.replay(self.database, self.root)
+        return report
 
     def fold_folder(self, folder: Path) -> FoldReport:
         """Take in one run folder that lies anywhere."""

@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mltrack.store.client.journal import make_folder, random_hex, run_folder, share_mode
-from mltrack.store.errors import BadInput
+from mltrack.store.client.location import choose_store
+from mltrack.store.database import file_lock
+from mltrack.store.errors import BadInput, StoreUnavailable
 from mltrack.store.journal_reader import file_kind
 from mltrack.store.records import FoldReport
 from mltrack.store.store import Store, open_store
 
 SHIP_SECONDS = 0.5
+RECONNECT_SECONDS = 5.0
 # A shipper that has had nothing to send for this long ends; the next run starts another.
 SHIP_IDLE_SECONDS = 60.0
 
@@ -81,15 +84,29 @@ def adopt(folder: Path, own: Path, root: Path) -> None:
 
 def ship(where: str) -> None:
     """Send the spool of a remote store until nothing is open in it any more: the detached companion of a training."""
-    with open_store(where) as store:
+    root = choose_store(where).root
+    with file_lock(root, "ship", wait=False) as mine:
+        if not mine:
+            return  # another shipper of this spool is at work
         idle_since = time.monotonic()
         while time.monotonic() - idle_since < SHIP_IDLE_SECONDS:
-            report = store.refresh(5.0)
-            if report.folded_by_other:
-                return  # another shipper of this spool is at work
-            if report.records or report.points or any((store.root / "open").glob("*.*")):
-                idle_since = time.monotonic()
-            time.sleep(SHIP_SECONDS)
+            try:
+                with open_store(where) as store:
+                    idle_since = _send_until_idle(store, idle_since)
+            except StoreUnavailable:
+                # Away for now: the journals wait, and so does this process, as long as somebody still writes.
+                if any((root / "open").glob("*.*")):
+                    idle_since = time.monotonic()
+                time.sleep(RECONNECT_SECONDS)
+
+
+def _send_until_idle(store: Store, idle_since: float) -> float:
+    while time.monotonic() - idle_since < SHIP_IDLE_SECONDS:
+        report = store.refresh(5.0)
+        if report.records or report.points or any((store.root / "open").glob("*.*")):
+            idle_since = time.monotonic()
+        time.sleep(SHIP_SECONDS)
+    return idle_since
 
 
 if __name__ == "__main__":

@@ -65,22 +65,23 @@ def follow(run: ActiveRun, root: Path, system_metrics: bool) -> None:
 
 
 def _slow_facts(run: ActiveRun, root: Path) -> None:
-    from mltrack.store.client import git, host
+    from mltrack.store.client import host
+    from mltrack.store.client.git import capture_setting, snapshot
 
     facts: dict[str, object] = {}
     try:
         folder = Path(os.getcwd())
-        snapshot = git.snapshot(folder, git.capture_setting(folder), FACTS_SECONDS)
-        if snapshot is not None and snapshot.commit is not None:
-            patch = store_blob(snapshot.patch, root) if snapshot.patch else None
+        code = snapshot(folder, capture_setting(folder), FACTS_SECONDS)
+        if code is not None and code.commit is not None:
+            patch = store_blob(code.patch, root) if code.patch else None
             facts["git"] = {
-                "commit": snapshot.commit,
-                "branch": snapshot.branch,
-                "remote": snapshot.remote,
-                "dirty": snapshot.dirty,
+                "commit": code.commit,
+                "branch": code.branch,
+                "remote": code.remote,
+                "dirty": code.dirty,
                 "patch": patch,
-                "complete": snapshot.complete,
-                "left_out": _texts(list(snapshot.left_out)),
+                "complete": code.complete,
+                "left_out": _texts(list(code.left_out)),
             }
         facts["packages"] = store_blob(host.packages().encode("utf-8", "replace"), root)
         gpus = host.gpus()
