@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from mltrack.store.demo import curves
-from mltrack.store.demo.story import GoingOn
+from mltrack.store.demo.story import GoingOn, Story
 from mltrack.store.demo.sweep import TOTAL_STEPS
 from mltrack.store.demo.writer import Series
 
@@ -31,8 +31,7 @@ class _Live:
 
 
 def continue_runs(
-    going_on: Sequence[GoingOn],
-    seed: int,
+    story: Story,
     *,
     seconds: float | None,
     on_tick: Callable[[str], None] = lambda line: None,
@@ -43,8 +42,8 @@ def continue_runs(
     """
     began = time.monotonic()
     lives = [
-        _Live(going, curves.random_for(seed, going.trial.name + " live"), going.trial.stop)
-        for going in going_on
+        _Live(going, curves.random_for(story.seed, going.trial.name + " live"), going.trial.stop)
+        for going in story.going_on
     ]
     for live in lives:
         live.going.run.start_ms = time.time_ns() // 1_000_000 - int(live.step * live.going.run.step_ms)
@@ -57,8 +56,8 @@ def continue_runs(
                     _tick(live, elapsed)
             if elapsed >= next_beat:
                 next_beat = elapsed + _BEAT_SECONDS
-                for live in lives:
-                    live.going.run.journal.beat()
+                for run in (*story.companions, *(live.going.run for live in lives)):
+                    run.journal.beat()
             if elapsed >= next_summary:
                 next_summary = elapsed + _SUMMARY_SECONDS
                 for live in lives:
@@ -68,9 +67,9 @@ def continue_runs(
             on_tick(f"{leading.going.trial.name} step {leading.step:,}")
             time.sleep(TICK_SECONDS)
     finally:
-        for live in lives:
-            if not live.finished:
-                live.going.run.end("KILLED", _now(), signal="SIGINT", reason="the demo was left")
+        left = [live.going.run for live in lives if not live.finished]
+        for run in (*left, *story.companions):
+            run.end("KILLED", _now(), signal="SIGINT", reason="the demo was left")
 
 
 def _tick(live: _Live, elapsed: float) -> None:

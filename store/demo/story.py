@@ -35,6 +35,8 @@ class Story:
         self.seed = seed
         self.now_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
         self.going_on: list[GoingOn] = []
+        self.companions: list[PastRun] = []
+        """Runs in progress that log nothing of their own: the parent of the sweep."""
         self._pid = 8000
 
     def write(self, live_identity: dict[str, object] | None = None) -> int:
@@ -57,6 +59,8 @@ class Story:
     def _sweep(self, live_identity: dict[str, object] | None) -> int:
         began = self.now_ms - 6 * _HOUR
         parent = self._run("sweep-7", EXPERIMENT, "alice", "gpu3", began)
+        if live_identity is not None:
+            parent.identity = parent.journal.identity = live_identity
         parent.start(
             command=["python", "sweep.py", "--trials", "41"],
             script="sweep.py",
@@ -69,7 +73,10 @@ class Story:
         for index, trial in enumerate(trials(self.seed)):
             self._trial(trial, parent.run_id, index, live_identity)
             count += 1
-        parent.fall_silent(self.now_ms)
+        if live_identity is not None:
+            self.companions.append(parent)
+        else:
+            parent.fall_silent(self.now_ms)
         return count
 
     def _trial(self, trial: Trial, parent: str, index: int, live_identity: dict[str, object] | None) -> None:
@@ -85,8 +92,7 @@ class Story:
         run = self._run(trial.name, EXPERIMENT, owner, host, ends - took)
         alive = trial.outcome == "RUNNING" and live_identity is not None
         if alive and live_identity is not None:
-            run.identity = live_identity
-            run.journal.identity = live_identity
+            run.identity = run.journal.identity = live_identity
         run.step_ms = _STEP_MS
         command = [
             "python",

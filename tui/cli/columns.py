@@ -11,6 +11,7 @@ from mltrack.store.direction import guess_direction
 from mltrack.tui.cli.run_look import age_of, distinct_values, duration_seconds, short_names, status_cell
 from mltrack.tui.cli.table import Cell, Column
 from mltrack.tui.draw.numbers import format_column, format_parameter, format_step, parse_number
+from mltrack.tui.draw.sparkline import draw_sparkline
 from mltrack.tui.draw.times import format_duration, format_moment
 from mltrack.tui.goal import guess_goal, guess_loss
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 # Who gives way when the terminal is narrow: age 1, loss 2, owner 4, experiment 6, step of the best 7.
 _PARAM_WEIGHTS = (3, 5, 10, 11, 12, 13)
+_TREND_CELLS = 8
 _AGGREGATES = ("last", "min", "max", "best", "count", "step")
 
 
@@ -132,9 +134,17 @@ def chosen_column(choice: Choice, runs: Sequence[Run], now: int) -> Column:
 
 
 def default_columns(
-    runs: Sequence[Run], now: int, *, one_experiment: bool, sort: Sequence[str] = ()
+    runs: Sequence[Run],
+    now: int,
+    *,
+    one_experiment: bool,
+    sort: Sequence[str] = (),
+    read_values: Callable[[str, str], Sequence[float]] | None = None,
 ) -> list[Column]:
-    """What one wants to see first: name, status, the goal with its step, a loss, the params that vary, owner, age."""
+    """What one wants to see first: name, status, the goal with its step, a loss, the params that vary, owner, age.
+
+    read_values(run_id, key) gives the values of a series; without it there is no trend.
+    """
     shown_keys = runs_with_key(runs)
     goal = guess_goal(shown_keys)
     loss = guess_loss((key for key, count in shown_keys.items() if count * 3 >= len(runs)), goal)
@@ -158,6 +168,8 @@ def default_columns(
         columns += _goal_columns(goal, runs, "last" if sorted_by_last else "best")
     if loss is not None:
         columns.append(Column(loss, format_column([_last(run, loss) for run in runs], 3, 3), "right", 2))
+        if read_values is not None:
+            columns.append(Column("trend", _trends(runs, loss, read_values), weight=8))
     params = telling_params(runs)
     columns += [_param_column(key, runs, _PARAM_WEIGHTS[place]) for place, key in enumerate(params)]
     if len({run.user for run in runs}) > 1:
@@ -197,6 +209,21 @@ def _goal_columns(goal: str, runs: Sequence[Run], aggregate: str) -> list[Column
         steps.append(format_step(summary.last_step if aggregate == "last" else best_step))
     arrow = "↑" if direction == "max" else "↓"
     return [Column(goal + arrow, cells, "right", 0), Column("@step", steps, "right", 7)]
+
+
+def _trends(runs: Sequence[Run], key: str, read_values: Callable[[str, str], Sequence[float]]) -> list[str]:
+    """A curve per run over the steps of the longest run, so that what stopped early is short."""
+    longest = max((run.metrics[key].last_step for run in runs if key in run.metrics), default=0)
+    texts: list[str] = []
+    for run in runs:
+        if key not in run.metrics:
+            texts.append("")
+            continue
+        values = read_values(run.run_id, key)
+        last = run.metrics[key].last_step
+        whole = len(values) * longest // last if last > 0 else len(values)
+        texts.append(draw_sparkline(values, _TREND_CELLS, whole=whole))
+    return texts
 
 
 def _param_column(key: str, runs: Sequence[Run], weight: int) -> Column:

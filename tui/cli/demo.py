@@ -95,7 +95,7 @@ def demo_command(
             write_text(f"  mltrack --store {folder} ls", session.terminal, "green")
             sys.stdout.flush()
             try:
-                continue_runs(story.going_on, seed, seconds=seconds, on_tick=_report)
+                continue_runs(story, seconds=seconds, on_tick=_report)
             except KeyboardInterrupt:
                 _report("")
                 return

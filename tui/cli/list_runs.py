@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mltrack.store.store import Store
 
 _ROWS_ON_A_SCREEN = 50
+_ROWS_WITH_TREND = 60
+_WIDTH_WITH_TREND = 100
 _FIRST_STEPS = """  import mltrack
   with mltrack.start_run():
       mltrack.log_metric("loss", 0.5, step=1)"""
@@ -104,12 +106,17 @@ def ls_command(
         elif not runs:
             return _say_why_empty(session, store, filter_text, experiment, trash)
         else:
-            _write_table(session, runs, columns, page, sort)
+            _write_table(session, store, runs, columns, page, sort)
     return ExitCode.OK
 
 
 def _write_table(
-    session: Session, runs: Sequence[Run], columns: str | None, page: Page, sort: Sequence[str]
+    session: Session,
+    store: Store,
+    runs: Sequence[Run],
+    columns: str | None,
+    page: Page,
+    sort: Sequence[str],
 ) -> None:
     from mltrack.tui.cli.columns import chosen_column, default_columns, parse_columns
     from mltrack.tui.cli.table import draw_table
@@ -117,7 +124,17 @@ def _write_table(
     now = now_ms()
     if columns is None:
         one = len({run.experiment for run in runs}) == 1
-        drawn = default_columns(runs, now, one_experiment=one, sort=sort)
+
+        def read_values(run_id: str, key: str) -> list[float]:
+            values: list[float] = store.points(run_id, key).values.tolist()
+            return values
+
+        # Curves cost a read per row: for eyes only, where there is room.
+        terminal = session.terminal
+        trend = terminal.is_tty and terminal.width >= _WIDTH_WITH_TREND and len(runs) <= _ROWS_WITH_TREND
+        drawn = default_columns(
+            runs, now, one_experiment=one, sort=sort, read_values=read_values if trend else None
+        )
     else:
         drawn = [chosen_column(choice, runs, now) for choice in parse_columns(columns, runs)]
     write_lines(draw_table(drawn, session.terminal))

@@ -50,7 +50,8 @@ def status_sentence(run: Run, now: int) -> str:
         return f"{look.glyph} {look.word}{code}" + (f": {run.reason}" if run.reason else "")
     if run.status == "RUNNING" and not run.quiet and run.heard_ms is not None:
         done = f" {cell.text.split()[1]}" if cell.text.endswith("%") else ""
-        return f"● running{done}, heard {format_age((now - run.heard_ms) / 1000)} ago"
+        age = format_age((now - run.heard_ms) / 1000)
+        return f"● running{done}, heard {'just now' if age == 'now' else f'{age} ago'}"
     return cell.text
 
 
