@@ -26,6 +26,8 @@ from mltrack.store.upkeep import unsealed
 
 # Work per commit: readers and other writers wait no longer than this for the lock.
 COMMIT_SECONDS = 0.05
+# How often a run with nothing new is looked at for signs that its process is gone.
+EVIDENCE_SECONDS = 5.0
 
 
 @dataclass
@@ -36,6 +38,7 @@ class _Journal:
     name: JournalName
     position: int
     tail: str
+    changed: bool = False
 
 
 @dataclass
@@ -59,6 +62,7 @@ class Fold:
         self._headers: dict[Path, JournalName] = {}
         self._shards: dict[str, int] = {}
         self._temporary: list[Path] = []
+        self._settled: dict[Path, float] = {}
 
     def refresh(self, seconds: float | None = None, everything: bool = False) -> FoldReport:
         """Fold what is new: live runs' meta first, then points, for at most ``seconds``. ``everything`` walks all run folders."""
@@ -149,8 +153,11 @@ class Fold:
                     [journal for journal in journals if journal.name.kind == kind], count, deadline
                 )
         for folder, journals in by_run:
-            if journals:
+            # Evidence of death is looked for often enough to prove it within seconds, not with every glance.
+            due = time.monotonic() - self._settled.get(folder, -EVIDENCE_SECONDS) >= EVIDENCE_SECONDS
+            if journals and (due or any(journal.changed for journal in journals)):
                 self._settle(folder, journals, here)
+                self._settled[folder] = time.monotonic()
         self._drop_stray_markers(here)
         while self._temporary:
             self._temporary.pop().unlink(missing_ok=True)
@@ -271,7 +278,7 @@ class Fold:
                 database.execute("UPDATE run SET skipped = skipped + ? WHERE id = ?", (skipped, run))
             settle_run(database, run, touch=True)
         count.pending -= position - journal.position
-        journal.position, journal.tail = position, tail
+        journal.position, journal.tail, journal.changed = position, tail, True
         count.records += records
         count.points += points
         count.skipped += skipped

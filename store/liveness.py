@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,12 @@ class Here:
 
     def __init__(self, root: Path) -> None:
         self.identity = host.identity()
-        self.now_ms = _filesystem_now(root)
+        self._root = root
+
+    @cached_property
+    def now_ms(self) -> int:
+        """The filesystem's time, asked for only when somebody's silence must be judged."""
+        return _filesystem_now(self._root)
 
     def judge(self, header: dict[str, Any], beat_ms: int) -> Evidence:
         """Evidence about the process of a journal's first line, last heard at ``beat_ms`` (mtime of its marker)."""
@@ -38,7 +44,6 @@ class Here:
         same_machine = bool(mine.get("host")) and all(
             header.get(name) == mine.get(name) for name in ("host", "machine")
         )
-        silent = max(0, self.now_ms - beat_ms) / 1000.0
         if header.get("boot") and header.get("boot") == mine.get("boot"):
             if header.get("pidns") == mine.get("pidns"):
                 pid, started = int(header.get("pid") or 0), str(header.get("pstart") or "")
@@ -47,6 +52,7 @@ class Here:
                 return Evidence(True, False, f"process {pid} is gone")
         elif same_machine and header.get("machine") and header.get("boot"):
             return Evidence(True, False, "the machine was restarted")
+        silent = max(0, self.now_ms - beat_ms) / 1000.0
         if silent >= LOST_SECONDS:
             return Evidence(
                 True, True, f"not heard from {header.get('host', 'its host')} for {int(silent // 60)} minutes"
