@@ -245,6 +245,7 @@ class RunColumns:
 
 def _joined(blobs: list[bytes], places: list[int]) -> tuple[Rows, npt.NDArray[np.int64]]:
     """Rows of many summaries and for each row the place of its run."""
-    rows = summaries.unpack(b"".join(blobs))
-    sizes = np.array([len(blob) // summaries.ROW.itemsize for blob in blobs], np.int64)
+    parts = [summaries.unpack(blob) for blob in blobs]
+    rows = np.concatenate([summaries.no_rows(), *parts])
+    sizes = np.array([len(part) for part in parts], np.int64)
     return rows, np.repeat(np.array(places, np.int64), sizes)

@@ -172,13 +172,15 @@ def _store_summary(database: Database, run: int, rows: Rows, restricted: Rows) -
     ``restricted`` are earlier rows without superseded points that are still right when their cut is.
     """
     if len(np.unique(rows["attempt"])) <= 1:
-        database.execute("UPDATE run SET summary = ?, attempts = NULL WHERE id = ?", (rows.tobytes(), run))
+        database.execute(
+            "UPDATE run SET summary = ?, attempts = NULL WHERE id = ?", (summaries.pack(rows), run)
+        )
         return
     whole, cut = _cut_rows(database, run, rows, restricted)
     effective = summaries.over_attempts(np.concatenate((whole, cut)))
     database.execute(
         "UPDATE run SET summary = ?, attempts = ? WHERE id = ?",
-        (effective.tobytes(), rows.tobytes() + cut.tobytes(), run),
+        (summaries.pack(effective), summaries.pack(np.concatenate((rows, cut))), run),
     )
 
 

@@ -6,6 +6,7 @@ Rows of any split of the same points merge to the same row, in any order: that i
 
 from __future__ import annotations
 
+import zlib
 from typing import TypeAlias
 
 import numpy as np
@@ -44,11 +45,21 @@ def no_rows() -> Rows:
     return np.empty(0, ROW)
 
 
+def pack(rows: Rows) -> bytes:
+    """Rows as they are stored: byte by byte of all rows, where most bytes repeat, through zlib. A third of their size."""
+    planes = np.frombuffer(rows.tobytes(), np.uint8).reshape(-1, ROW.itemsize).T.tobytes()
+    return zlib.compress(planes, 1)
+
+
 def unpack(data: bytes | None) -> Rows:
-    """Rows of a stored summary. Raises ValueError when the size is not a whole number of rows."""
+    """Rows of a stored summary. Raises ValueError when the bytes are not one (a damaged database page)."""
     if not data:
         return no_rows()
-    return np.frombuffer(data, ROW)
+    try:
+        planes = np.frombuffer(zlib.decompress(data), np.uint8)
+    except zlib.error as error:
+        raise ValueError(f"a summary is damaged ({error})") from None
+    return np.frombuffer(planes.reshape(ROW.itemsize, -1).T.tobytes(), ROW)
 
 
 def rows_of_points(points: PointColumns) -> Rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,3 +70,14 @@ def test_one_unusual_record_is_looked_at_alone() -> None:
     ):
         records, skipped = parse_points([*usual, line])
         assert (records[2:], skipped) == (([wanted], 0) if wanted is not None else ([], 1)), line
+
+
+@given(st.lists(_POINT, max_size=30))
+def test_a_packed_summary_reads_back(points: list[tuple[int, int, int, int, int, float]]) -> None:
+    rows = summary.rows_of_points(distinct(_columns(points)))
+    assert summary.unpack(summary.pack(rows)).tobytes() == rows.tobytes()
+
+
+def test_a_damaged_summary_is_an_error() -> None:
+    with pytest.raises(ValueError, match="damaged"):
+        summary.unpack(b"not a summary")
