@@ -232,3 +232,41 @@ def test_summaries_only_has_one_point(mltrack: Run, tmp_path: Path) -> None:
     assert len(runs) == 50
     assert all(len(run["metrics"]) == 3 for run in runs)
     assert os.path.isdir(store)
+
+
+def test_exec_makes_a_run_of_any_command(mltrack: Run, tmp_path: Path) -> None:
+    store = str(tmp_path / "store")
+
+    def execute(name: str, *command: str) -> tuple[int, dict[str, object]]:
+        answer = mltrack(
+            "--store", store, "exec", "--name", name, "-x", "shell", "--", *command, cwd=tmp_path
+        )
+        found = json.loads(mltrack("--store", store, "show", name, "--json").stdout)
+        return answer.returncode, found
+
+    code, run = execute("well", "sh", "-c", "echo seen; echo too >&2")
+    assert (code, run["status"], run["exit_code"], run["experiment"]) == (0, "FINISHED", 0, "shell")
+    assert run["facts"]["command"] == ["sh", "-c", "echo seen; echo too >&2"]  # type: ignore[index]
+    assert sorted(mltrack("--store", store, "logs", "well").stdout.split()) == ["seen", "too"]
+    code, run = execute("badly", "sh", "-c", "echo no such data; exit 7")
+    assert (code, run["status"], run["exit_code"], run["reason"]) == (7, "FAILED", 7, "no such data")
+    code, run = execute("killed", "sh", "-c", "kill -9 $$")
+    assert (code, run["status"], run["reason"]) == (137, "KILLED", "SIGKILL")
+    code, run = execute("absent", str(tmp_path / "no-such-program"))
+    assert (code, run["status"]) == (127, "FAILED")
+
+
+def test_what_a_command_logs_goes_to_the_run_of_exec(mltrack: Run, tmp_path: Path) -> None:
+    store = str(tmp_path / "store")
+    script = (
+        "import mltrack; mltrack.start_run(); mltrack.log_metric('loss', .5, step=3); raise SystemExit(4)"
+    )
+    answer = mltrack(
+        "--store", store, "exec", "--name", "outer", "--", sys.executable, "-c", script, cwd=tmp_path
+    )
+    assert answer.returncode == 4
+    runs = json.loads(mltrack("--store", store, "ls", "--json").stdout)
+    assert [(run["run_name"], run["status"], run["metrics"]) for run in runs] == [
+        ("outer", "FAILED", {"loss": 0.5})
+    ]
+    assert json.loads(mltrack("--store", store, "show", "outer", "--json").stdout)["parent_id"] is None

@@ -41,6 +41,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "redo": ("trash", "Make the change that was taken back."),
     },
     "Run": {
+        "exec": ("execute", "Run a command as a run."),
         "stop": ("process", "Stop the process of a run."),
         "demo": ("demo", "Fill a store with a story to try things on."),
     },
