@@ -78,7 +78,21 @@ class Registry:
             " WHERE name = ? ORDER BY version DESC",
             (name,),
         )
-        return [ModelVersion(*(*row, tuple(aliases.get(int(row[1]), ())))) for row in rows]
+        return [
+            ModelVersion(
+                name,
+                version,
+                stage,
+                source,
+                run_id,
+                description,
+                actor,
+                created,
+                updated,
+                tuple(aliases.get(version, ())),
+            )
+            for _, version, stage, source, run_id, description, actor, created, updated in rows
+        ]
 
     def audit(self, name: str | None = None) -> list[AuditRow]:
         """History, oldest first, of one model or all."""

@@ -7,10 +7,12 @@ and what creates a PostgreSQL store. Times are ms since 1970. Stamps are ``time.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, LargeBinary, Text
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.orm import declared_attr
 from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlmodel import Field, SQLModel
 
@@ -47,14 +49,22 @@ def _run(**options: Any) -> Any:
     )
 
 
-class Setting(SQLModel, table=True):
+class _Table(SQLModel):
+    """Names tables like their classes, in snake case."""
+
+    @declared_attr.directive
+    def __tablename__(cls) -> str:  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleMethodOverride]
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+
+
+class Setting(_Table, table=True):
     """Facts about the store itself: schema version, store id, change counter."""
 
     key: str = _text(primary_key=True)
     value: str = _text("")
 
 
-class Experiment(SQLModel, table=True):
+class Experiment(_Table, table=True):
     """A named group of runs. ``name`` is unique among the active ones."""
 
     __table_args__ = (Index("experiment_name_index", "name"),)
@@ -68,10 +78,9 @@ class Experiment(SQLModel, table=True):
     deleted_ms: int | None = _number()
 
 
-class ExperimentName(SQLModel, table=True):
+class ExperimentName(_Table, table=True):
     """A name an experiment had until ``until_ms``: late journals that say it still belong to that experiment."""
 
-    __tablename__ = "experiment_name"
     name: str = _text(primary_key=True)
     until_ms: int = _number(primary_key=True)
     experiment_id: int = Field(
@@ -79,10 +88,9 @@ class ExperimentName(SQLModel, table=True):
     )
 
 
-class ExperimentTag(SQLModel, table=True):
+class ExperimentTag(_Table, table=True):
     """A label of an experiment."""
 
-    __tablename__ = "experiment_tag"
     experiment_id: int = Field(
         sa_column=Column(BigInteger, ForeignKey("experiment.id", ondelete="CASCADE"), primary_key=True)
     )
@@ -90,7 +98,7 @@ class ExperimentTag(SQLModel, table=True):
     value: str = _text("")
 
 
-class Run(SQLModel, table=True):
+class Run(_Table, table=True):
     """One run: effective values of everything a table row shows. ``seq`` is the change counter of its last change."""
 
     __table_args__ = (
@@ -132,7 +140,7 @@ class Run(SQLModel, table=True):
     pending: str | None = _text()  # summary records whose points are not folded yet, JSON
 
 
-class Param(SQLModel, table=True):
+class Param(_Table, table=True):
     """A write-once setting. ``other`` is a different second value somebody logged: shown as a conflict."""
 
     __table_args__ = (Index("param_key_index", "key", "run"),)
@@ -144,7 +152,7 @@ class Param(SQLModel, table=True):
     other: str | None = _text()
 
 
-class Tag(SQLModel, table=True):
+class Tag(_Table, table=True):
     """A label. ``value`` is what journals say (NULL: deleted); ``edit`` what a person decided, when ``edited`` is 1."""
 
     __table_args__ = (Index("tag_key_index", "key", "run"),)
@@ -156,10 +164,9 @@ class Tag(SQLModel, table=True):
     edit: str | None = _text()
 
 
-class RunInput(SQLModel, table=True):
+class RunInput(_Table, table=True):
     """Data a run read."""
 
-    __tablename__ = "run_input"
     run: int = _run(primary_key=True)
     name: str = _text(primary_key=True)
     digest: str = _text(primary_key=True)
@@ -169,7 +176,7 @@ class RunInput(SQLModel, table=True):
     size: int | None = _number()
 
 
-class Artifact(SQLModel, table=True):
+class Artifact(_Table, table=True):
     """What was recorded of a file when it was logged; the files themselves are the listing."""
 
     run: int = _run(primary_key=True)
@@ -180,7 +187,7 @@ class Artifact(SQLModel, table=True):
     stamp: str = _text("")
 
 
-class Journal(SQLModel, table=True):
+class Journal(_Table, table=True):
     """How far a journal file is folded, keyed by what it is, never by where it lies."""
 
     __table_args__ = (Index("journal_run_index", "run"),)
@@ -198,7 +205,7 @@ class Journal(SQLModel, table=True):
     sealed: str | None = _text()
 
 
-class Attempt(SQLModel, table=True):
+class Attempt(_Table, table=True):
     """The starts of a run; ``no`` is how blocks name them."""
 
     run: int = _run(primary_key=True)
@@ -206,15 +213,14 @@ class Attempt(SQLModel, table=True):
     name: str = _text("")
 
 
-class MetricKey(SQLModel, table=True):
+class MetricKey(_Table, table=True):
     """Metric names, once."""
 
-    __tablename__ = "metric_key"
     id: int | None = _key()
     key: str = _text("", unique=True)
 
 
-class Block(SQLModel, table=True):
+class Block(_Table, table=True):
     """Points in columns (store/series.py). ``kind``: 0 batch as folded, 1 pack of short series, 2 chunk of one series."""
 
     __table_args__ = (Index("block_run_index", "run", "key"),)
@@ -233,7 +239,7 @@ class Block(SQLModel, table=True):
     zoom: bytes | None = _blob()
 
 
-class Edit(SQLModel, table=True):
+class Edit(_Table, table=True):
     """A person's decision about one field of a run; beats the journals until it is cleared."""
 
     run: int = _run(primary_key=True)
@@ -241,7 +247,7 @@ class Edit(SQLModel, table=True):
     value: str = _text("")
 
 
-class Decision(SQLModel, table=True):
+class Decision(_Table, table=True):
     """Every decision that was applied, by its id in decisions.jsonl."""
 
     __table_args__ = (Index("decision_time_index", "time_ms"),)
@@ -253,17 +259,16 @@ class Decision(SQLModel, table=True):
     undone_by: str | None = _text()
 
 
-class Tombstone(SQLModel, table=True):
+class Tombstone(_Table, table=True):
     """A purged run: its journals are never folded again."""
 
     run_id: str = _text(primary_key=True)
     time_ms: int = _number(0)
 
 
-class RegisteredModel(SQLModel, table=True):
+class RegisteredModel(_Table, table=True):
     """A named model."""
 
-    __tablename__ = "registered_model"
     name: str = _text(primary_key=True)
     description: str = _text("")
     created_ms: int = _number(0)
@@ -271,10 +276,9 @@ class RegisteredModel(SQLModel, table=True):
     last_version: int = _number(0)  # the highest number ever given: a deleted one is never reused
 
 
-class ModelVersion(SQLModel, table=True):
+class ModelVersion(_Table, table=True):
     """A version of a registered model."""
 
-    __tablename__ = "model_version"
     name: str = _text(primary_key=True)
     version: int = _number(primary_key=True)
     stage: str = _text("None")
@@ -286,26 +290,24 @@ class ModelVersion(SQLModel, table=True):
     updated_ms: int = _number(0)
 
 
-class ModelTag(SQLModel, table=True):
+class ModelTag(_Table, table=True):
     """A label of a model (version 0) or of one version."""
 
-    __tablename__ = "model_tag"
     name: str = _text(primary_key=True)
     version: int = _number(primary_key=True)
     key: str = _text(primary_key=True)
     value: str = _text("")
 
 
-class ModelAlias(SQLModel, table=True):
+class ModelAlias(_Table, table=True):
     """A name that points to one version."""
 
-    __tablename__ = "model_alias"
     name: str = _text(primary_key=True)
     alias: str = _text(primary_key=True)
     version: int = _number(0)
 
 
-class Audit(SQLModel, table=True):
+class Audit(_Table, table=True):
     """Append-only history of the registry; ``hash`` covers the row and the hash before it."""
 
     __table_args__ = (Index("audit_model_index", "name"),)

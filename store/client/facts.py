@@ -94,10 +94,9 @@ def _slow_facts(run: ActiveRun, root: Path) -> None:
 
 
 def _start_sampler(run: ActiveRun) -> None:
-    from mltrack.store.client.sampler import Sampler
-
     from mltrack.store.client.journal import now_ms, points_line
     from mltrack.store.client.run import process_identity
+    from mltrack.store.client.sampler import Sampler
 
     journal = Journal(
         run.journal.root, run.run_id, run.attempt, run.rank, "sampler", process_identity(), run.trouble

@@ -22,7 +22,7 @@ def image_bytes(image: Any) -> bytes:
         return buffer.getvalue()
     if hasattr(image, "detach"):  # a torch tensor
         image = image.detach().cpu().numpy()
-    shape = tuple(getattr(image, "shape", ()))
+    shape: tuple[int, ...] = tuple(int(size) for size in getattr(image, "shape", ()))
     if len(shape) == 2:
         shape = (*shape, 1)
     if len(shape) != 3 or shape[2] not in (1, 3, 4):

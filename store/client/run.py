@@ -374,7 +374,9 @@ class ActiveRun:
             series.reported = series.count
         self.record("summary", upto=self._points.size, v=values)
 
-    def finish(self, status: str, exit_code: int | None = None, why: Mapping[str, object] | None = None) -> None:
+    def finish(
+        self, status: str, exit_code: int | None = None, why: Mapping[str, object] | None = None
+    ) -> None:
         """Write the end of the run and close the journal. Returns within seconds, also on a full disk."""
         if self.ended:
             return

@@ -68,7 +68,12 @@ class Screen:
         def adopt() -> None:
             fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
 
-        self.process = subprocess.Popen(command, start_new_session=True, preexec_fn=adopt, **given)
+        self.process = subprocess.Popen(  # pyright: ignore[reportCallIssue]
+            command,
+            start_new_session=True,
+            preexec_fn=adopt,
+            **given,  # pyright: ignore[reportArgumentType]
+        )
         self.theirs = theirs
         self.seen = b""
 

@@ -63,7 +63,14 @@ def test_a_newer_format_is_refused_and_hides_no_neighbour(tmp_path: Path) -> Non
 
 
 def test_the_writer_still_writes_format_1(tmp_path: Path) -> None:
-    identity: dict[str, object] = {"host": "h", "machine": "m", "boot": "b", "pidns": "1", "pid": 7, "pstart": "9"}
+    identity: dict[str, object] = {
+        "host": "h",
+        "machine": "m",
+        "boot": "b",
+        "pidns": "1",
+        "pid": 7,
+        "pstart": "9",
+    }
     journal = Journal(tmp_path, RUN_ID, "1700000000000-abcdef", 0, "main", identity, time_ms=1700000000000)
     journal.meta("param", 1700000000001, v={"lr": "0.1"})
     journal.points().append(points_line(1, 1700000000002, {"a/b": 0.1, "nan": float("nan")}))

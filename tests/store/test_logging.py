@@ -45,7 +45,7 @@ def test_what_is_logged_is_what_is_read(root: Path) -> None:
     with mltrack.start_run(run_name="one", tags={"a": 1}, description="why", total_steps=10) as run:
         mltrack.log_params({"lr": 3e-4, "layers": [1, 2]})
         mltrack.log_metrics({"loss": 0.5, "acc": 1}, step=3)
-        mltrack.log_metric("loss", np.float32(0.1), step=4)
+        mltrack.log_metric("loss", np.float32(0.1), step=4)  # pyright: ignore[reportArgumentType]
         mltrack.set_tag("a", "two")
         mltrack.set_tag("b", "x")
         mltrack.delete_tag("b")

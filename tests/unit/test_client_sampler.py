@@ -299,7 +299,7 @@ def test_the_structures_are_those_of_nvidias_own_binding() -> None:
         (nvml._Utilization, pynvml.c_nvmlUtilization_t),
         (nvml._Process, pynvml.c_nvmlProcessInfo_v3_t),
     ):
-        assert [kind for _, kind in ours._fields_] == [field[1] for field in theirs._fields_]
+        assert [field[1] for field in ours._fields_] == [field[1] for field in theirs._fields_]
 
 
 def _set(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:

@@ -22,8 +22,10 @@ _POINT = st.tuples(
 
 
 def _columns(points: list[tuple[int, int, int, int, int, float]]) -> PointColumns:
-    whole = [np.array([point[place] for point in points], np.int64) for place in range(5)]
-    return PointColumns(*whole, np.array([point[5] for point in points], np.float64))
+    key, rank, attempt, step, time = (
+        np.array([point[place] for point in points], np.int64) for place in range(5)
+    )
+    return PointColumns(key, rank, attempt, step, time, np.array([point[5] for point in points], np.float64))
 
 
 def _identity(points: PointColumns) -> list[tuple[int, ...]]:

@@ -30,7 +30,7 @@ def tag_command(session: Session, run: str, tags: tuple[str, ...], delete: bool)
         if delete:
             decision = store.delete_tags([found.run_id], [tag.partition("=")[0] for tag in tags])
         else:
-            pairs = dict(tag.partition("=")[::2] for tag in tags)
+            pairs = {key: value for key, _, value in (tag.partition("=") for tag in tags)}
             if "" in pairs:
                 raise BadInput("A tag needs a key before the '='.")
             decision = store.set_tags([found.run_id], pairs)

@@ -59,8 +59,8 @@ def detect_terminal(stream: TextIO | None = None, *, ascii_only: bool = False) -
     """Look at `stream` (standard output) and the environment."""
     stream = sys.stdout if stream is None else stream
     try:
-        is_tty = stream.isatty()
-    except (ValueError, AttributeError):  # closed, or not there at all
+        is_tty = stream is not None and stream.isatty()
+    except ValueError:  # closed
         is_tty = False
     term = os.environ.get("TERM", "")
     columns, lines = PLAIN_WIDTH, 24

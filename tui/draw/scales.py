@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from mltrack.tui.draw.numbers import format_column, format_number, format_si
 
+_LARGEST = sys.float_info.max
 ScaleName = Literal["linear", "log", "symlog"]
 Floats = NDArray[np.float64]
 
@@ -49,11 +51,11 @@ def choose_scale(lowest: float, highest: float, name: ScaleName = "linear") -> S
     """A scale that shows lowest..highest; a constant gets room above and below. On a log axis both must be positive."""
     if name == "log":
         if lowest == highest:
-            return Scale(lowest / 2, highest * 2, "log")
+            return Scale(lowest / 2, min(highest, _LARGEST / 2) * 2, "log")
         return Scale(lowest, highest, "log")
     if lowest == highest:
         room = abs(lowest) * 0.1 or 1.0
-        lowest, highest = lowest - room, highest + room
+        lowest, highest = max(lowest - room, -_LARGEST), min(highest + room, _LARGEST)
     if not (highest - lowest > 0):  # neighbours so close that the room vanished
         lowest, highest = np.nextafter(lowest, -np.inf), np.nextafter(highest, np.inf)
     below = max(abs(lowest), abs(highest)) * 1e-3 if name == "symlog" else 1.0
