@@ -11,11 +11,13 @@ from pathlib import Path
 import orjson
 
 from mltrack.store import decisions
+from mltrack.store.blocks import decode
 from mltrack.store.client.journal import make_folder, random_hex
 from mltrack.store.database import Database, file_lock, open_sqlite
-from mltrack.store.errors import StoreError
+from mltrack.store.errors import StoreDamaged, StoreError
 from mltrack.store.fold import Fold
 from mltrack.store.records import FoldReport
+from mltrack.store.summary import unpack
 
 
 @dataclass
@@ -72,11 +74,22 @@ def _problem(path: Path) -> str | None:
         try:
             found = connection.execute("PRAGMA integrity_check(5)").fetchall()
             connection.execute("SELECT value FROM setting WHERE key = 'schema'").fetchone()
+            if found == [("ok",)]:
+                _decode_everything(connection)
         finally:
             connection.close()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, StoreDamaged) as error:
         return str(error)
     return None if found == [("ok",)] else str(found[0][0]).splitlines()[0]
+
+
+def _decode_everything(connection: sqlite3.Connection) -> None:
+    """Pages can be sound and their content not: read every summary and every block once. Raises StoreDamaged."""
+    for summary, attempts in connection.execute("SELECT summary, attempts FROM run"):
+        unpack(summary)
+        unpack(attempts)
+    for (data,) in connection.execute("SELECT data FROM block"):
+        decode(data)
 
 
 def _rebuild(root: Path, path: Path, diagnosis: Diagnosis) -> Database:

@@ -12,6 +12,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from mltrack.store.errors import StoreDamaged
 from mltrack.store.series import Ints, PointColumns, value_order
 
 Rows: TypeAlias = npt.NDArray[np.void]
@@ -58,7 +59,9 @@ def unpack(data: bytes | None) -> Rows:
     try:
         planes = np.frombuffer(zlib.decompress(data), np.uint8)
     except zlib.error as error:
-        raise ValueError(f"a summary is damaged ({error})") from None
+        raise StoreDamaged(
+            f"A run's summary in the database is damaged ({error}). 'mltrack doctor' rebuilds it from the journals."
+        ) from None
     return np.frombuffer(planes.reshape(ROW.itemsize, -1).T.tobytes(), ROW)
 
 
