@@ -36,7 +36,7 @@ def examine(root: Path, database_path: Path, repair: bool = True) -> Diagnosis:
         diagnosis = Diagnosis(True, [f"{database_path} is sound."])
         database = open_sqlite(database_path, root)
     else:
-        diagnosis = Diagnosis(False, [f"{database_path} is damaged: {problem}."])
+        diagnosis = Diagnosis(False, [f"{database_path} is damaged: {problem.rstrip('.')}."])
         if not repair:
             diagnosis.said.append("Nothing was changed; without --check it is rebuilt.")
             return diagnosis

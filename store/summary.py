@@ -53,16 +53,16 @@ def pack(rows: Rows) -> bytes:
 
 
 def unpack(data: bytes | None) -> Rows:
-    """Rows of a stored summary. Raises ValueError when the bytes are not one (a damaged database page)."""
+    """Rows of a stored summary. Raises StoreDamaged when the bytes are not one (a damaged database page)."""
     if not data:
         return no_rows()
     try:
-        planes = np.frombuffer(zlib.decompress(data), np.uint8)
-    except zlib.error as error:
+        planes = np.frombuffer(zlib.decompress(data), np.uint8).reshape(ROW.itemsize, -1)
+    except (zlib.error, ValueError) as error:
         raise StoreDamaged(
             f"A run's summary in the database is damaged ({error}). 'mltrack doctor' rebuilds it from the journals."
         ) from None
-    return np.frombuffer(planes.reshape(ROW.itemsize, -1).T.tobytes(), ROW)
+    return np.frombuffer(planes.T.tobytes(), ROW)
 
 
 def rows_of_points(points: PointColumns) -> Rows:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mltrack.store import summary
+from mltrack.store.errors import StoreDamaged
 from mltrack.store.fold_points import parse_points
 from mltrack.store.series import PointColumns, distinct, value_order
 
@@ -81,5 +82,5 @@ def test_a_packed_summary_reads_back(points: list[tuple[int, int, int, int, int,
 
 
 def test_a_damaged_summary_is_an_error() -> None:
-    with pytest.raises(ValueError, match="damaged"):
+    with pytest.raises(StoreDamaged, match="damaged"):
         summary.unpack(b"not a summary")
