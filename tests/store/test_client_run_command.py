@@ -59,20 +59,23 @@ class Screen:
     """A terminal with the wrapper in its foreground."""
 
     def __init__(self, command: list[str], **streams: int) -> None:
+        names = ["stdin", "stdout", "stderr"]
         self.ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 33, 101, 0, 0))
         self.modes = termios.tcgetattr(theirs)
         self.name = os.ttyname(theirs)
-        given = {"stdin": theirs, "stdout": theirs, "stderr": theirs, **streams}
+        given = {0: theirs, 1: theirs, 2: theirs, **{names.index(name): fd for name, fd in streams.items()}}
 
         def adopt() -> None:
             fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
 
-        self.process = subprocess.Popen(  # pyright: ignore[reportCallIssue]
+        self.process = subprocess.Popen(
             command,
+            stdin=given[0],
+            stdout=given[1],
+            stderr=given[2],
             start_new_session=True,
             preexec_fn=adopt,
-            **given,  # pyright: ignore[reportArgumentType]
         )
         self.theirs = theirs
         self.seen = b""
@@ -171,7 +174,7 @@ def test_signals_reach_the_program_once(folder: Path, number: signal.Signals) ->
 
 
 def test_death_by_a_forwarded_signal(folder: Path) -> None:
-    child = subprocess.Popen(wrap("sh", "-c", "echo ready; sleep 300"), stdout=subprocess.PIPE)
+    child = subprocess.Popen(wrap("sh", "-c", "echo ready; exec sleep 300"), stdout=subprocess.PIPE)
     assert child.stdout is not None and child.stdout.readline() == b"ready\n"
     child.terminate()
     assert child.wait(30) == 128 + 15
@@ -301,7 +304,7 @@ def test_only_the_keys_come_from_a_terminal(folder: Path) -> None:
 
 def test_only_the_output_is_a_terminal(folder: Path) -> None:
     program = "import sys; print(sys.stdout.isatty(), sys.stdin.read(), flush=True); input()"
-    screen = Screen(wrap("sh", "-c", "echo ready; sleep 20"), stdin=subprocess.DEVNULL)
+    screen = Screen(wrap("sh", "-c", "echo ready; exec sleep 20"), stdin=subprocess.DEVNULL)
     assert screen.read(lambda seen: b"ready" in seen)
     os.write(screen.ours, b"\x03")
     assert screen.end() == 130
