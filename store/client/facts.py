@@ -49,7 +49,7 @@ def _capture_console(run: ActiveRun) -> dict[str, object]:
         return {}
     from mltrack.store.client.console import capture
 
-    captured = capture(run.folder)
+    captured = capture(run.folder, run.trouble)
     run.on_end.append(captured.stop)
     return dict(captured.facts)
 
@@ -71,7 +71,7 @@ def _slow_facts(run: ActiveRun, root: Path) -> None:
     facts: dict[str, object] = {}
     try:
         folder = Path(os.getcwd())
-        code = snapshot(folder, capture_setting(folder), FACTS_SECONDS)
+        code = snapshot(folder, capture_setting(folder, run.trouble), FACTS_SECONDS, run.trouble)
         if code is not None and code.commit is not None:
             patch = store_blob(code.patch, root) if code.patch else None
             facts["git"] = {

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,9 +34,9 @@ def continue_runs(
     story: Story,
     *,
     seconds: float | None,
-    on_tick: Callable[[str], None] = lambda line: None,
+    stop: threading.Event,
 ) -> None:
-    """Log on, twice a second, until `seconds` have passed (None: until interrupted). The runs are ended as killed then.
+    """Log on, twice a second, until `seconds` have passed or `stop` is set. The runs are ended as killed then.
 
     Runs that reach their last step finish.
     """
@@ -49,7 +49,7 @@ def continue_runs(
         live.going.run.start_ms = time.time_ns() // 1_000_000 - int(live.step * live.going.run.step_ms)
     next_beat = next_summary = 0.0
     try:
-        while seconds is None or time.monotonic() - began < seconds:
+        while not stop.is_set() and (seconds is None or time.monotonic() - began < seconds):
             elapsed = time.monotonic() - began
             for live in lives:
                 if not live.finished:
@@ -63,9 +63,7 @@ def continue_runs(
                 for live in lives:
                     if not live.finished:
                         live.going.run.summarize(_now())
-            leading = max(lives, key=lambda live: live.going.trial.best)
-            on_tick(f"{leading.going.trial.name} step {leading.step:,}")
-            time.sleep(TICK_SECONDS)
+            stop.wait(TICK_SECONDS)
     finally:
         left = [live.going.run for live in lives if not live.finished]
         for run in (*left, *story.companions):

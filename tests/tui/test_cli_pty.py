@@ -124,7 +124,7 @@ def test_watch_draws_in_place_and_gives_the_cursor_back(command: Command, demo_s
 
 def test_ctrl_c_leaves_with_130(command: Command, tmp_path: object) -> None:
     terminal = Terminal(command, "demo", f"{tmp_path}/live", "--live")
-    terminal.read_until("sage-owl-41 step")
+    terminal.read_until("sage-owl-41")
     terminal.type("\x03")
     code, text = terminal.finish()
     assert code in (0, 130)

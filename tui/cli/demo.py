@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from mltrack.store.errors import BadInput
 from mltrack.tui.cli.output import write_text
 from mltrack.tui.cli.session import Session
+
+if TYPE_CHECKING:
+    from mltrack.store.demo.story import Story
 
 _BULK_POINTS, _BULK_METRICS = 10, 20
 
@@ -86,20 +90,7 @@ def demo_command(
         story = Story(folder, seed)
         count = story.write(dict(identity()) if live else None)
         if live:
-            from mltrack.store.demo.live import continue_runs
-
-            write_text(
-                f"{count} runs in {folder}; {len(story.going_on)} go on until ctrl+c. In another terminal:",
-                session.terminal,
-            )
-            write_text(f"  mltrack --store {folder} ls", session.terminal, "green")
-            sys.stdout.flush()
-            try:
-                continue_runs(story, seconds=seconds, on_tick=_report)
-            except KeyboardInterrupt:
-                _report("")
-                return
-            _report("")
+            _show_live(session, folder, story, count, seconds)
             return
         _fold(folder)
     _report("")
@@ -107,6 +98,35 @@ def demo_command(
         f"{count:,} runs in {folder} after {time.monotonic() - began:.1f} s. Look at them:", session.terminal
     )
     write_text(f"  mltrack --store {folder} ls", session.terminal, "green")
+
+
+def _show_live(session: Session, folder: Path, story: Story, count: int, seconds: float | None) -> None:
+    """Log on in the background and watch the leading run in front."""
+    import threading
+
+    from mltrack.store.demo.live import continue_runs
+    from mltrack.store.store import open_store
+    from mltrack.tui.cli.follow import watch
+
+    write_text(
+        f"{count} runs in {folder}; {len(story.going_on)} go on until ctrl+c. In another terminal:",
+        session.terminal,
+    )
+    write_text(f"  mltrack --store {folder} ls", session.terminal, "green")
+    sys.stdout.flush()
+    stop = threading.Event()
+    logging = threading.Thread(target=continue_runs, args=(story,), kwargs={"seconds": seconds, "stop": stop})
+    logging.start()
+    try:
+        with open_store(str(folder)) as store:
+            store.refresh(None)
+            leading = max(story.going_on, key=lambda going: going.trial.best).run.run_id
+            watch(store, store.run(leading), session.terminal, going_on=logging.is_alive)
+    except KeyboardInterrupt:
+        write_text("", session.terminal)
+    finally:
+        stop.set()
+        logging.join()
 
 
 def _fold(folder: Path) -> None:

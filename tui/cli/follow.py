@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -83,14 +83,32 @@ def watch_command(session: Session, run: str, plain: bool, every: float, keys: t
     """Watch a run live until it ends; ctrl+c leaves, the run goes on."""
     with session.open() as store:
         found = resolve_run(store, run)
-        if plain or not session.terminal.is_tty:
-            found = _watch_plain(store, found, session.terminal, every, keys)
-        else:
-            found = _watch_in_place(store, found, session.terminal, every, keys)
+        found = watch(store, found, session.terminal, every, keys, plain=plain)
     return ExitCode.OK if found.status in ("FINISHED", "RUNNING") else ExitCode.FAILED
 
 
-def _watch_plain(store: Store, run: Run, terminal: Terminal, every: float, keys: Sequence[str]) -> Run:
+def watch(
+    store: Store,
+    run: Run,
+    terminal: Terminal,
+    every: float = 1.0,
+    keys: Sequence[str] = (),
+    plain: bool = False,
+    going_on: Callable[[], bool] = lambda: True,
+) -> Run:
+    """Follow a run until it ends or `going_on` says no; drawn in place on a terminal, as lines elsewhere."""
+    follow = _watch_plain if plain or not terminal.is_tty else _watch_in_place
+    return follow(store, run, terminal, every, keys, going_on)
+
+
+def _watch_plain(
+    store: Store,
+    run: Run,
+    terminal: Terminal,
+    every: float,
+    keys: Sequence[str],
+    going_on: Callable[[], bool],
+) -> Run:
     """One line per change, for logs and screen readers."""
     shown = ""
     while True:
@@ -100,12 +118,19 @@ def _watch_plain(store: Store, run: Run, terminal: Terminal, every: float, keys:
             write_text(f"{stamp}  {line}", terminal)
             sys.stdout.flush()
             shown = line
-        if run.status in ENDED or run.damage is not None:
+        if run.status in ENDED or run.damage is not None or not going_on():
             return run
         run = _next(store, run, every)
 
 
-def _watch_in_place(store: Store, run: Run, terminal: Terminal, every: float, keys: Sequence[str]) -> Run:
+def _watch_in_place(
+    store: Store,
+    run: Run,
+    terminal: Terminal,
+    every: float,
+    keys: Sequence[str],
+    going_on: Callable[[], bool],
+) -> Run:
     """A small block redrawn where it stands; nothing is sent while nothing changes."""
     drawn: list[str] = []
     sys.stdout.write("\x1b[?25l")
@@ -118,7 +143,7 @@ def _watch_in_place(store: Store, run: Run, terminal: Terminal, every: float, ke
                 sys.stdout.write(up + "".join(f"\r{line}\x1b[K\n" for line in lines) + "\x1b[J")
                 sys.stdout.flush()
                 drawn = lines
-            if run.status in ENDED or run.damage is not None:
+            if run.status in ENDED or run.damage is not None or not going_on():
                 return run
             run = _next(store, run, every)
     finally:
