@@ -71,7 +71,11 @@ def _slow_facts(run: ActiveRun, root: Path) -> None:
     facts: dict[str, object] = {}
     try:
         folder = Path(os.getcwd())
-        code = snapshot(folder, capture_setting(folder, run.trouble), FACTS_SECONDS, run.trouble)
+        # A folder without git is no trouble; whoever misses the code finds the reason with the run.
+        said: list[str] = []
+        code = snapshot(folder, capture_setting(folder, said.append), FACTS_SECONDS, said.append)
+        if said:
+            facts["code_note"] = "; ".join(said)
         if code is not None and code.commit is not None:
             patch = store_blob(code.patch, root) if code.patch else None
             facts["git"] = {

@@ -217,6 +217,10 @@ def _facts_lines(run: Run) -> list[tuple[str, str]]:
         kept = ", patch kept" if git.get("patch") else ""
         branch = f" on {git['branch']}" if git.get("branch") else ""
         lines.append(("code", f"{str(git['commit'])[:10]}{branch}{dirty}{kept}"))
+    elif facts.get("code_note"):
+        lines.append(
+            ("code", f"not captured: {str(facts['code_note']).removeprefix('the code was not recorded: ')}")
+        )
     gpus = facts.get("gpus")
     if isinstance(gpus, Sequence) and gpus and not isinstance(gpus, str):
         names = [str(gpu.get("name", gpu)) if isinstance(gpu, Mapping) else str(gpu) for gpu in gpus]
