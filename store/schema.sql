@@ -50,6 +50,13 @@ CREATE TABLE metric_key (
   UNIQUE ("key")
 );
 
+CREATE TABLE metric_segment (
+  metric BIGINT NOT NULL,
+  segment BIGINT NOT NULL,
+  data BLOB,
+  PRIMARY KEY (metric, segment)
+);
+
 CREATE TABLE model_alias (
   name TEXT NOT NULL,
   alias TEXT NOT NULL,
@@ -85,6 +92,12 @@ CREATE TABLE registered_model (
   updated_ms BIGINT DEFAULT '0' NOT NULL,
   last_version BIGINT DEFAULT '0' NOT NULL,
   PRIMARY KEY (name)
+);
+
+CREATE TABLE run_segment (
+  id BIGINT NOT NULL,
+  seq BIGINT DEFAULT '0' NOT NULL,
+  PRIMARY KEY (id)
 );
 
 CREATE TABLE setting (
@@ -149,6 +162,8 @@ CREATE TABLE run (
   UNIQUE (run_id),
   FOREIGN KEY(experiment_id) REFERENCES experiment (id)
 );
+
+CREATE INDEX run_columns_index ON run (id, seq, run_id, lifecycle, start_ms, status, experiment_id, name, owner, host, parent_id, end_ms, heard_ms, step);
 
 CREATE INDEX run_experiment_index ON run (experiment_id, id);
 

@@ -57,6 +57,9 @@ class _Table(SQLModel):
         return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
 
+_SEARCHED = "id seq run_id lifecycle start_ms status experiment_id name owner host parent_id end_ms heard_ms step".split()
+
+
 class Setting(_Table, table=True):
     """Facts about the store itself: schema version, store id, change counter."""
 
@@ -106,6 +109,8 @@ class Run(_Table, table=True):
         Index("run_experiment_index", "experiment_id", "id"),
         Index("run_parent_index", "parent_id"),
         Index("run_status_index", "status"),
+        # All that a search reads of every run, beside the long texts and blobs of the rows.
+        Index("run_columns_index", *_SEARCHED),
     )
     id: int | None = _key()
     run_id: str = _text("", unique=True)
@@ -237,6 +242,23 @@ class Block(_Table, table=True):
     high: float | None = Field(default=None, sa_column=Column(Float(53), nullable=True))
     data: bytes | None = _blob()
     zoom: bytes | None = _blob()
+
+
+class RunSegment(_Table, table=True):
+    """A cache: 1,024 row numbers of runs whose metrics lie in ``metric_segment`` as of change counter ``seq``."""
+
+    __tablename__ = "run_segment"
+    id: int = _number(primary_key=True)
+    seq: int = _number(0)
+
+
+class MetricSegment(_Table, table=True):
+    """A cache: one metric's aggregates of a segment's runs (store/column_segments.py)."""
+
+    __tablename__ = "metric_segment"
+    metric: int = _number(primary_key=True)
+    segment: int = _number(primary_key=True)
+    data: bytes | None = _blob()
 
 
 class Edit(_Table, table=True):

@@ -1,0 +1,142 @@
+"""Columns that were patched, or came from stored segments, equal columns read anew."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mltrack.store import Store, column_segments, open_store
+from mltrack.store.client.journal import Journal, points_line
+from mltrack.store.column_types import Aggregate, NumberKind, TextKind
+from mltrack.store.columns import RunColumns
+
+_NUMBERS: list[tuple[NumberKind, str, Aggregate]] = [
+    ("metric", "loss", "last"),
+    ("metric", "loss", "min"),
+    ("metric", "acc", "max"),
+    ("metric", "acc", "count"),
+    ("metric", "late", "last"),
+    ("attribute", "start_time", "last"),
+    ("attribute", "duration", "last"),
+    ("attribute", "step", "last"),
+]
+_ATTRIBUTES = "run_id run_name experiment status user host note lifecycle parent_id".split()
+_TEXTS: list[tuple[TextKind, str]] = [
+    *(("attribute", name) for name in _ATTRIBUTES),
+    ("param", "lr"),
+    ("tag", "team"),
+    ("tag", "none"),
+    ("dataset", "name"),
+]
+
+
+def _answers(columns: RunColumns) -> dict[str, dict[str, object]]:
+    """Every column as {run id: value}."""
+    answers: dict[str, dict[str, object]] = {}
+    ids = columns.run_ids
+    for kind, key, aggregate in _NUMBERS:
+        number = columns.number(kind, key, aggregate)
+        assert len(number.values) == len(number.present) == columns.n == len(ids)
+        answers[f"{kind} {key} {aggregate}"] = {
+            ids[place]: float(number.values[place]).hex() for place in np.flatnonzero(number.present).tolist()
+        }
+    for text_kind, key in _TEXTS:
+        text = columns.text(text_kind, key)
+        answers[f"{text_kind} {key}"] = {
+            ids[place]: text.values[code]
+            for place, code in zip(
+                range(columns.n) if text.rows is None else text.rows.tolist(),
+                text.codes.tolist(),
+                strict=True,
+            )
+            if code >= 0
+        }
+        if text.rows is None:
+            assert [text.ranks[code] for code in range(len(text.values))] == [
+                sorted(text.values).index(value) for value in text.values
+            ]
+    return answers
+
+
+def _log(root: Path, number: int, at: random.Random, first_step: int = 0) -> str:
+    run_id = f"{number:032x}"
+    start = 1_760_000_000_000 + number * 1000 + first_step
+    journal = Journal(
+        root, run_id, f"{start:013d}-abcdef", identity={"host": f"h{number % 3}", "pid": 1}, time_ms=start
+    )
+    journal.meta("start", start, name=f"run {number}", experiment=f"e{number % 2}", user="ann", resumed=False)
+    journal.meta("param", start, v={"lr": str(at.choice([0.1, 0.2, 0.3]))})
+    journal.meta("tags", start, v={"team": at.choice(["a", "b"])})
+    journal.meta("progress", start + 1, step=at.randrange(100))
+    values = [("loss", at.choice([at.random(), float("nan")])), ("acc", at.random())]
+    if first_step or number % 5 == 4:
+        values.append(("late", at.random()))
+    file = journal.points()
+    file.append(points_line(first_step, start, dict(values)))
+    if number % 4:
+        journal.meta("end", start + 50, status="FINISHED", exit=0)
+    journal.meta("close", start + 60, points=file.size)
+    journal.close()
+    return run_id
+
+
+def _compare(store: Store, columns: RunColumns) -> dict[str, dict[str, object]]:
+    columns.refresh()
+    answers = _answers(columns)
+    fresh = RunColumns(store.database)
+    fresh.refresh()
+    assert answers == _answers(fresh)
+    return answers
+
+
+@pytest.mark.parametrize("segments", [False, True])
+def test_patched_columns_equal_fresh_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, segments: bool
+) -> None:
+    if segments:
+        monkeypatch.setattr(column_segments, "RUNS", 4)
+        monkeypatch.setattr(column_segments, "WORTH", 3)
+        monkeypatch.setattr(column_segments, "CHANGED", 2)
+    at = random.Random(7)
+    with open_store(str(tmp_path)) as store:
+        columns = RunColumns(store.database)
+        _compare(store, columns)
+        ids: list[str] = []
+        for number in range(30):
+            ids.append(_log(tmp_path, number, at))
+            if number % 3 == 0:
+                store.refresh(None)
+                _compare(store, columns)
+        store.refresh(None)
+        before = _compare(store, columns)
+        assert len(before["metric loss last"]) == 30
+        assert bool(store.database.execute("SELECT 1 FROM run_segment")) == segments
+        store.set_tags(ids[:3], {"team": "moved", "none": "x"})
+        store.rename(ids[4], "another name")
+        store.move(ids[5:7], "a new experiment")
+        assert _compare(store, columns)["tag team"][ids[0]] == "moved"
+        _log(tmp_path, 2, at, first_step=10)
+        store.refresh(None)
+        assert ids[2] in _compare(store, columns)["metric late last"]
+        store.rename_experiment("e0", "renamed")
+        assert "renamed" in _compare(store, columns)["attribute experiment"].values()
+        store.undo()
+        assert "e0" in _compare(store, columns)["attribute experiment"].values()
+        store.purge(ids[8:10])
+        assert ids[8] not in _compare(store, columns)["attribute run_id"]
+
+
+def test_a_reader_does_without_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(column_segments, "WORTH", 3)
+    monkeypatch.setattr(column_segments, "RUNS", 4)
+    at = random.Random(8)
+    with open_store(str(tmp_path)) as store:
+        for number in range(12):
+            _log(tmp_path, number, at)
+        store.refresh(None)
+    with open_store(str(tmp_path), readonly=True) as store:
+        columns = RunColumns(store.database)
+        assert len(_compare(store, columns)["metric acc max"]) == 12
