@@ -14,7 +14,7 @@ from pathlib import Path
 import orjson
 
 from mltrack.store.blocks import merge_blocks
-from mltrack.store.client.journal import run_folder
+from mltrack.store.client.journal import make_folder, run_folder, share_mode
 from mltrack.store.database import Database, file_lock
 from mltrack.store.fold_meta import ensure_run, fold_meta, load_state
 from mltrack.store.fold_points import KeyIds, fold_points, parse_points, to_columns
@@ -28,6 +28,13 @@ from mltrack.store.upkeep import unsealed
 COMMIT_SECONDS = 0.05
 # How often a run with nothing new is looked at for signs that its process is gone.
 EVIDENCE_SECONDS = 5.0
+
+# Files of a copied-in run that changed this recently may still be growing.
+COPY_SECONDS = 60.0
+# Coarser than any filesystem's clock.
+SHARD_NANOSECONDS = 3_000_000_000
+# What folding one journal may run into because of what is in it; it must not keep its neighbours from being folded.
+_BAD_CONTENT = (ValueError, TypeError, KeyError, OverflowError)
 
 
 @dataclass
@@ -71,8 +78,14 @@ class Fold:
         with file_lock(self._own, "fold", wait=False) as mine:
             if not mine:
                 return FoldReport(folded_by_other=True)
-            folders = self._all_folders() if everything else self._open_folders()
-            return self._fold(folders, seconds)
+            if everything:
+                return self._fold(self._all_folders(), seconds)
+            folders = self._open_folders()
+            copied = self._copied_in({folder.name for folder in folders})
+            report = self._fold(folders + copied, seconds)
+            for folder in copied:
+                self._follow_copy(folder)
+            return report
 
     def folder(self, folder: Path) -> FoldReport:
         """Fold one run folder wherever it lies."""
@@ -82,7 +95,8 @@ class Fold:
     # -- which folders
 
     def _open_folders(self) -> list[Path]:
-        """Folders of runs with a marker, most recently heard first, and folders that were copied in."""
+        """Folders of runs with a marker, most recently heard first, and of runs that nothing has ended yet: their marker
+        may have been taken away by another reader with a database of its own, or by hand."""
         heard: dict[str, int] = {}
         try:
             with os.scandir(self._root / "open") as entries:
@@ -98,7 +112,8 @@ class Fold:
         folders = [
             run_folder(self._root, run_id) for run_id in sorted(heard, key=lambda run_id: -heard[run_id])
         ]
-        return folders + self._copied_in(set(heard))
+        running = self._database.execute("SELECT run_id FROM run WHERE status = 'RUNNING' AND source = ''")
+        return folders + [run_folder(self._root, str(run_id)) for (run_id,) in running if run_id not in heard]
 
     def _copied_in(self, known: set[str]) -> list[Path]:
         """Run folders without a marker that no row knows: somebody copied them here. Looks only into changed shards."""
@@ -114,6 +129,7 @@ class Fold:
         if not self._shards:
             self._shards = dict(orjson.loads(self._database.setting("shards", "{}")))
         changed = [(name, mtime) for name, mtime in shards if self._shards.get(name) != mtime]
+        remembered = False
         for name, mtime in changed:
             ids = [entry.name for entry in os.scandir(self._root / "runs" / name) if len(entry.name) == 32]
             rows = self._database.execute(
@@ -121,12 +137,34 @@ class Fold:
                 (name, name + "g"),
             )
             have = {str(row[0]) for row in rows} | known
-            found += [self._root / "runs" / name / run_id for run_id in ids if run_id not in have]
-            self._shards[name] = mtime
-        if changed:
+            new = [self._root / "runs" / name / run_id for run_id in ids if run_id not in have]
+            found += new
+            # Looked at again until all of it is in rows: this process may die before it folds, and a copy may only have
+            # begun. A folder made within the same tick as the last one leaves the same mtime, so that must be past.
+            if not new and time.time_ns() - mtime > SHARD_NANOSECONDS:
+                self._shards[name] = mtime
+                remembered = True
+        if remembered:
             with self._database.transaction():
                 self._database.set_setting("shards", orjson.dumps(self._shards).decode())
         return found
+
+    def _follow_copy(self, folder: Path) -> None:
+        """Mark a copied-in run whose files changed a moment ago: the copy may go on, and without a marker nobody would look."""
+        files = [path for path in sorted(folder.glob("*.jsonl")) if path in self._headers]
+        if not files or time.time() - _changed_at([folder, *files]) > COPY_SECONDS:
+            return
+        name = self._headers[files[0]]
+        marker = self._root / "open" / f"{name.jid}.{name.run_id}"
+        try:
+            make_folder(marker.parent, self._root)
+            fd = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, share_mode(self._root))
+        except OSError:
+            return  # it has one, or the folder is not ours to write: then the next full fold reads the rest
+        with os.fdopen(fd, "wb") as file:
+            file.write(b"copied\n")
+        heard = files[0].stat().st_mtime  # a copy proves nothing about the writer: heard when it last wrote
+        os.utime(marker, (heard, heard))
 
     def _all_folders(self) -> list[Path]:
         folders: list[Path] = []
@@ -224,6 +262,12 @@ class Fold:
                 except OSError as error:
                     count.damaged.append(f"{journal.path}: cannot be read ({error.strerror})")
                     break
+                except _BAD_CONTENT as error:
+                    self._keys.forget()
+                    reason = f"{journal.path.name} cannot be folded ({type(error).__name__}: {error})"
+                    count.damaged.append(f"{journal.path.parent.name}: {reason}")
+                    self._mark_damaged(journal.name.run_id, reason)
+                    break
                 except BaseException:
                     self._keys.forget()
                     raise
@@ -234,11 +278,24 @@ class Fold:
         if first is None:
             return False
         database, name = self._database, journal.name
+        if first.restarted and read_header(journal.path) != name:
+            self._headers.pop(
+                journal.path, None
+            )  # another journal lies there now: the next refresh looks at it
+            return False
         began = time.monotonic()
         records = points = skipped = 0
         with database.transaction():
             run = ensure_run(database, name, first.lines if name.kind == "meta" else None)
             position, tail, piece = journal.position, journal.tail, first
+            if first.restarted:  # all of it is read again: what it skipped is counted again
+                database.execute(
+                    "UPDATE run SET skipped = skipped - (SELECT skipped FROM journal WHERE jid = ? AND kind = ?) WHERE id = ?",
+                    (name.jid, name.kind, run),
+                )
+                database.execute(
+                    "UPDATE journal SET skipped = 0 WHERE jid = ? AND kind = ?", (name.jid, name.kind)
+                )
             while True:
                 if name.kind == "meta":
                     state = load_state(database, run)
@@ -263,7 +320,7 @@ class Fold:
                 if time.monotonic() - began > COMMIT_SECONDS:
                     break
                 following = read_slice(journal.path, position, tail)
-                if following is None:
+                if following is None or following.restarted:
                     break
                 piece = following
             database.execute(
@@ -286,11 +343,15 @@ class Fold:
 
     def _apply_close(self, name: JournalName, lines: list[bytes]) -> None:
         """The writer's last record, when it is among the lines just read (its row may not have existed before)."""
-        last = lines[-1]
-        if b'"op":"close"' in last:
-            closed = int(orjson.loads(last).get("points", 0))
+        if b'"op":"close"' not in lines[-1]:
+            return
+        try:
+            points = orjson.loads(lines[-1])["points"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            return  # counted as skipped when it was folded
+        if type(points) is int and 0 <= points < 1 << 63:
             self._database.execute(
-                "UPDATE journal SET closed = ? WHERE jid = ? AND kind = 'meta'", (closed, name.jid)
+                "UPDATE journal SET closed = ? WHERE jid = ? AND kind = 'meta'", (points, name.jid)
             )
 
     def _attempt_no(self, run: int, attempt: str) -> int:
@@ -346,9 +407,8 @@ class Fold:
             if status != "RUNNING" and (before == "RUNNING" or self._has_batches(run)):
                 merge_blocks(self._database, run, last=True)
         for jid in markers:
-            if self._finished(
-                jid, [journal for journal in journals if journal.name.jid == jid], here, markers[jid]
-            ):
+            of_jid = [journal for journal in journals if journal.name.jid == jid]
+            if self._finished(folder, jid, of_jid, here, markers[jid]):
                 try:
                     os.unlink(self._root / "open" / f"{jid}.{run_id}")
                 except OSError:
@@ -357,23 +417,38 @@ class Fold:
     def _has_batches(self, run: int) -> bool:
         return bool(self._database.execute("SELECT 1 FROM block WHERE run = ? AND kind = 0 LIMIT 1", (run,)))
 
-    def _finished(self, jid: str, journals: list[_Journal], here: Here, beat_ms: int) -> bool:
+    def _finished(self, folder: Path, jid: str, journals: list[_Journal], here: Here, beat_ms: int) -> bool:
         """Nothing more will come from this writer, and all it wrote is folded."""
-        for journal in journals:
+        marker = self._root / "open" / f"{jid}.{journals[0].name.run_id}"
+        try:
+            if marker.stat().st_size and time.time() - _changed_at([folder]) < COPY_SECONDS:
+                return False  # a copy that may still be going on
+        except OSError:
+            return False
+        closed = self._database.execute("SELECT closed FROM journal WHERE jid = ? AND kind = 'meta'", (jid,))
+        if not closed or closed[0][0] is None:
+            evidence = here.judge(journals[0].name.header, beat_ms)
+            # Silence alone removes nothing: the writer may come back and its journal must still be found.
+            if not evidence.lost or evidence.quiet:
+                return False
+        # Only now, when nothing can be written any more, is what lies there all there is. The points file may even have
+        # been made after the folder was listed.
+        read = {journal.name.kind: journal for journal in journals}
+        for kind in ("meta", "points"):
+            path = folder / f"{kind}.{jid}.jsonl"
+            if not path.exists():
+                continue
+            journal = read.get(kind)
+            if journal is None:
+                return False
             try:
-                if os.stat(journal.path).st_size > journal.position and read_slice(
-                    journal.path, journal.position, journal.tail
+                if path.stat().st_size > journal.position and read_slice(
+                    path, journal.position, journal.tail
                 ):
                     return False
             except OSError:
                 continue
-        closed = self._database.execute("SELECT closed FROM journal WHERE jid = ? AND kind = 'meta'", (jid,))
-        if closed and closed[0][0] is not None:
-            points = [journal for journal in journals if journal.name.kind == "points"]
-            return all(journal.position >= int(closed[0][0]) for journal in points)
-        evidence = here.judge(journals[0].name.header, beat_ms)
-        # Silence alone removes nothing: the writer may come back and its journal must still be found.
-        return evidence.lost and not evidence.quiet
+        return True
 
     def _drop_stray_markers(self, here: Here) -> None:
         """Markers whose writer died before its first record: no journal will ever come."""
@@ -393,3 +468,14 @@ class Fold:
                     os.unlink(entry.path)
             except OSError:
                 continue
+
+
+def _changed_at(paths: list[Path]) -> float:
+    """When the newest of these files or folders changed (copying keeps mtimes, never ctimes), in seconds."""
+    newest = 0.0
+    for path in paths:
+        try:
+            newest = max(newest, path.stat().st_ctime)
+        except OSError:
+            continue
+    return newest

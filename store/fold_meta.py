@@ -16,8 +16,14 @@ from mltrack.store.database import Database
 from mltrack.store.experiments import experiment_for
 from mltrack.store.journal_reader import JournalName
 
-# Summary fields as the client writes them; floats may be quoted NaN or infinities.
+# Summary fields as the client writes them: whole numbers and floats (which may be quoted NaN or infinities) by place.
 _SUMMARY_FIELDS = 10
+# Facts that other records or the fold itself write.
+_OUR_FACTS = frozenset(("stamps", "started", "refused"))
+# How many refusals of a run are kept by name.
+REFUSED_KEPT = 100
+_WHOLE_FIELDS = (0, 1, 2, 5, 7, 8, 9)
+_SPECIAL = ("NaN", "Infinity", "-Infinity")
 
 
 @dataclass
@@ -85,7 +91,7 @@ def fold_meta(
             continue
         try:
             record = orjson.loads(line)
-            time_ms = int(record["t"])
+            time_ms = _whole(record["t"])
             apply = _APPLY.get(record["op"])
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
             state.skipped += 1
@@ -117,6 +123,27 @@ class _Context:
         return self.state.run
 
 
+def _whole(value: Any) -> int:
+    """A whole number that every engine's 64-bit column holds. Raises ValueError for anything else."""
+    if type(value) is not int or not -(1 << 63) <= value < 1 << 63:
+        raise ValueError("not a 64-bit whole number")
+    return value
+
+
+def _summary_fields(fields: Any) -> list[Any]:
+    """The fields of one metric's summary. Raises ValueError when they are not what readers expect."""
+    if not isinstance(fields, list) or len(fields) != _SUMMARY_FIELDS:
+        raise ValueError("summary")
+    for place, value in enumerate(fields):
+        if value is None and place in (4, 5, 6, 7):
+            continue
+        if place in _WHOLE_FIELDS:
+            _whole(value)
+        elif type(value) not in (int, float) and value not in _SPECIAL:
+            raise ValueError("summary")
+    return fields
+
+
 def _texts(values: Any) -> dict[str, str]:
     if not isinstance(values, dict):
         raise TypeError("not an object")
@@ -140,14 +167,20 @@ def _start(at: _Context, record: dict[str, Any]) -> None:
             {"experiment": str(record.get("experiment") or "Default"), "start": at.time_ms},
         ]
         state.changed = True
-    for field_name in ("user", "parent", "total", "key"):
+    for field_name in ("user", "parent", "key"):
         if record.get(field_name) is not None:
-            state.offer(field_name, at.stamp, record[field_name])
+            state.offer(field_name, at.stamp, str(record[field_name]))
+    if record.get("total") is not None:
+        state.offer("total", at.stamp, _whole(record["total"]))
     if isinstance(record.get("note"), str):
         state.offer("note", at.stamp, record["note"])
     keep = ("command", "cwd", "script", "python", "slurm", "console")
     newest = state.facts.get("started", "")
     if at.stamp > newest:
+        for name in (
+            keep
+        ):  # all of it is the newest start's: what that did not say is not left over from an older one
+            state.facts.pop(name, None)
         state.facts.update({name: record[name] for name in keep if name in record})
         state.facts["started"] = at.stamp
         state.changed = True
@@ -222,7 +255,7 @@ def _input(at: _Context, record: dict[str, Any]) -> None:
             str(record.get("context", "")),
             str(record.get("source", "")),
             str(record.get("digest_kind", "")),
-            int(size) if size is not None else None,
+            _whole(size) if size is not None else None,
         ),
     )
 
@@ -234,7 +267,7 @@ def _artifact(at: _Context, record: dict[str, Any]) -> None:
         (
             at.run,
             str(record["path"]),
-            int(record["size"]),
+            _whole(record["size"]),
             str(record["sha256"]),
             str(record.get("how", "")),
             at.stamp,
@@ -243,14 +276,16 @@ def _artifact(at: _Context, record: dict[str, Any]) -> None:
 
 
 def _progress(at: _Context, record: dict[str, Any]) -> None:
-    at.state.offer("step", at.stamp, int(record["step"]))
+    at.state.offer("step", at.stamp, _whole(record["step"]))
     if record.get("total") is not None:
-        at.state.offer("total", at.stamp, int(record["total"]))
+        at.state.offer("total", at.stamp, _whole(record["total"]))
 
 
 def _facts(at: _Context, record: dict[str, Any]) -> None:
     if not isinstance(record["v"], dict):
         raise TypeError("facts")
+    if not _OUR_FACTS.isdisjoint(record["v"]):
+        raise ValueError("facts")
     for key, value in record["v"].items():
         if at.stamp > at.state.facts.get("stamps", {}).get(key, ""):
             at.state.facts[key] = value
@@ -259,20 +294,22 @@ def _facts(at: _Context, record: dict[str, Any]) -> None:
 
 
 def _summary(at: _Context, record: dict[str, Any]) -> None:
-    values = {str(key): list(fields) for key, fields in record["v"].items() if len(fields) == _SUMMARY_FIELDS}
+    values = {str(key): _summary_fields(fields) for key, fields in record["v"].items()}
+    upto = _whole(record["upto"])
     pending = at.state.values.setdefault("pending", {})
     mine = pending.setdefault(at.name.jid, {"upto": 0, "rank": at.name.rank, "v": {}})
-    mine["upto"] = max(mine["upto"], int(record["upto"]))
+    mine["upto"] = max(mine["upto"], upto)
     for key, fields in values.items():
-        if key not in mine["v"] or int(fields[8]) >= int(mine["v"][key][8]):
+        if key not in mine["v"] or fields[8] >= mine["v"][key][8]:
             mine["v"][key] = fields
     at.state.changed = True
 
 
 def _refused(at: _Context, record: dict[str, Any]) -> None:
     kept = at.state.facts.setdefault("refused", {})
-    if len(kept) < 100:
-        kept[at.stamp] = [str(record.get("what", "")), str(record.get("why", ""))]
+    kept[at.stamp] = [str(record.get("what", "")), str(record.get("why", ""))]
+    if len(kept) > REFUSED_KEPT:
+        del kept[max(kept)]  # the first ones are kept, in whatever order they arrive
     at.state.changed = True
 
 
@@ -283,13 +320,15 @@ def _end(at: _Context, record: dict[str, Any]) -> None:
     kept = {
         name: record[name] for name in ("exit", "signal", "reason", "traceback", "elapsed") if name in record
     }
+    if kept.get("exit") is not None:
+        _whole(kept["exit"])
     at.state.offer(f"end {at.name.attempt}", at.stamp, {"end": at.time_ms, "status": status, **kept})
 
 
 def _close(at: _Context, record: dict[str, Any]) -> None:
     at.database.execute(
         "UPDATE journal SET closed = ? WHERE jid = ? AND kind = 'meta'",
-        (int(record.get("points", 0)), at.name.jid),
+        (_whole(record.get("points", 0)), at.name.jid),
     )
 
 

@@ -146,7 +146,7 @@ def fold_points(database: Database, run: int, points: PointColumns) -> int:
     fresh = distinct(points)
     stored = database.execute("SELECT summary, attempts FROM run WHERE id = ?", (run,))[0]
     every = summaries.unpack(stored[1] if stored[1] else stored[0])
-    known = every[every["cut"] == summaries.NO_CUT]
+    known = every[every["whole"] == 1]
     fresh = _without_repeats(database, run, fresh, known)
     if len(fresh) == 0:
         return 0
@@ -156,7 +156,7 @@ def fold_points(database: Database, run: int, points: PointColumns) -> int:
         "INSERT INTO block (run, kind, first_step, last_step, count, data) VALUES (?, 0, ?, ?, ?, ?)",
         (run, int(fresh.step.min()), int(fresh.step.max()), len(fresh), encode_block(fresh, small=False)),
     )
-    restricted = every[every["cut"] != summaries.NO_CUT]
+    restricted = every[every["whole"] == 0]
     _store_summary(database, run, rows, restricted[~np.isin(_series_id(restricted), _series_id(gained))])
     waiting = database.execute(
         "SELECT count(*), coalesce(sum(length(data)), 0) FROM block WHERE run = ? AND kind = 0", (run,)
@@ -190,25 +190,31 @@ def attempt_order(database: Database, run: int) -> dict[int, int]:
     return {int(no): place for place, (no, _) in enumerate(sorted(names, key=lambda row: str(row[1])))}
 
 
-def cuts(rows: Rows, order: dict[int, int]) -> npt.NDArray[np.int64]:
-    """For each row the first step that a newer attempt of its (key, rank) has: from there on it is superseded."""
+def cuts(rows: Rows, order: dict[int, int]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """For each row the first step that a newer attempt of its (key, rank) has, and whether there is one: from there on it
+    is superseded."""
     place = np.array([order.get(int(no), 0) for no in rows["attempt"]], np.int64)
     series = (rows["key"].astype(np.int64) << 32) | rows["rank"].astype(np.int64)
     by_age = np.lexsort((-place, series))
     found = np.full(len(rows), summaries.NO_CUT, np.int64)
+    newer = np.zeros(
+        len(rows), np.bool_
+    )  # the largest step is a step like any other: no number stands for "never"
     previous, first = -1, summaries.NO_CUT
     for index in by_age.tolist():  # newest attempt first within a series
         if series[index] != previous:
             previous, first = int(series[index]), summaries.NO_CUT
+        else:
+            newer[index] = True
         found[index] = first
         first = min(first, int(rows["first_step"][index]))
-    return found
+    return found, newer
 
 
 def _cut_rows(database: Database, run: int, rows: Rows, restricted: Rows) -> tuple[Rows, Rows]:
     """Rows no newer attempt reaches into, and for the others rows of only the points before the newer attempt."""
-    cut = cuts(rows, attempt_order(database, run))
-    touched = rows["last_step"] >= cut
+    cut, newer = cuts(rows, attempt_order(database, run))
+    touched = newer & (rows["last_step"] >= cut)
     known = {
         (series, int(first)): index
         for index, (series, first) in enumerate(
@@ -232,7 +238,7 @@ def _cut_rows(database: Database, run: int, rows: Rows, restricted: Rows) -> tup
             if len(part) == 0:  # remembered too, so that it is not looked for again
                 part = rows[index : index + 1].copy()
                 part["count"] = 0
-            part["cut"] = first
+            part["cut"], part["whole"] = first, 0
             parts.append(part)
     return rows[~touched], np.concatenate(parts)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
+import stat
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -17,6 +20,10 @@ SLICE_BYTES = 256 * 1024
 # A line that does not end within this is not a record of ours; reading on for its end would eat the memory.
 LINE_BYTES = 64 * 1024 * 1024
 _TAIL = 256
+_JID = re.compile(r"[0-9a-f]{16}")
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+# A rank beyond every cluster is damage; the fold packs ranks into 18 bits.
+_RANKS = 1 << 18
 
 
 class JournalProblem(Exception):
@@ -65,7 +72,7 @@ def file_kind(name: str) -> tuple[str, str] | None:
 def read_header(path: Path) -> JournalName | None:
     """The first line; None while it is not complete. Raises JournalProblem for a foreign, damaged or newer file."""
     try:
-        with path.open("rb") as file:
+        with _open(path) as file:
             line = file.readline(65536)
     except OSError as error:
         raise JournalProblem(f"{path.name} cannot be read ({error.strerror})") from None
@@ -89,28 +96,60 @@ def read_header(path: Path) -> JournalName | None:
             str(head["attempt"]),
             int(head.get("rank", 0)),
             str(head.get("role", "main")),
-            head,
+            _clean(head),
         )
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise JournalProblem(f"{path.name} line 1 is not a journal header ({type(error).__name__})") from None
-    if name.kind not in ("meta", "points") or len(name.run_id) != 32 or not -1 < name.rank < 1 << 31:
+    # The ids become parts of paths (markers, signal files): anything but hexadecimal digits could lead out of the store.
+    right = (
+        name.kind in ("meta", "points")
+        and _JID.fullmatch(name.jid)
+        and _RUN_ID.fullmatch(name.run_id)
+        and len(name.attempt) <= 100
+        and 0 <= name.rank < _RANKS
+    )
+    if not right:
         raise JournalProblem(f"{path.name} line 1 is not a journal header")
     return name
+
+
+def _open(path: Path) -> BinaryIO:
+    """The file for reading; OSError when it is none (opening a pipe that somebody put there would wait forever)."""
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file")
+    return file
+
+
+def _clean(head: dict[str, Any]) -> dict[str, Any]:
+    """The identity fields of line 1, of the types the evidence rules expect; others are left out, which proves nothing."""
+    kept: dict[str, Any] = {
+        name: head[name]
+        for name in ("host", "machine", "boot", "pidns", "pstart")
+        if isinstance(head.get(name), str)
+    }
+    for name in ("pid", "time"):
+        if type(head.get(name)) is int and 0 <= head[name] < 1 << 62:
+            kept[name] = head[name]
+    return kept
 
 
 def read_slice(path: Path, position: int, tail: str, limit: int = SLICE_BYTES) -> Slice | None:
     """Up to ``limit`` bytes of whole lines behind ``position``; None when there is nothing new.
 
-    ``tail`` is what the last slice returned for the bytes before ``position``: when they differ now, the file was
-    rewritten and is read again from its start (folding it twice is harmless). Raises OSError.
+    ``tail`` is what the last slice returned for the bytes before ``position``: when they differ now, or the file is
+    shorter, it was rewritten and is read again from its start (folding it twice is harmless). Raises OSError.
     """
     size = os.stat(path).st_size
-    if size <= position:
+    if size == position:
         return None
-    with path.open("rb") as file:
+    with _open(path) as file:
         restarted = False
         before = b""
-        if position:
+        if size < position:
+            position, restarted = 0, True
+        elif position:
             start = max(0, position - _TAIL)
             file.seek(start)
             before = file.read(position - start)
@@ -123,6 +162,8 @@ def read_slice(path: Path, position: int, tail: str, limit: int = SLICE_BYTES) -
             if not more:
                 break
             data += more
+        if len(data) >= LINE_BYTES and b"\n" not in data and b"\0" not in data:
+            return _skip_line(file, position, len(data), size, restarted)
     hole = data.find(b"\0")
     if hole >= 0:
         data = data[:hole]
@@ -132,6 +173,18 @@ def read_slice(path: Path, position: int, tail: str, limit: int = SLICE_BYTES) -
     data = data[:whole]
     lines = data[:-1].split(b"\n")
     return Slice(lines, position, position + whole, size, _digest((before + data)[-_TAIL:]), restarted)
+
+
+def _skip_line(file: BinaryIO, position: int, read: int, size: int, restarted: bool) -> Slice | None:
+    """A line too long to be ours stands for one unreadable record: what follows it must not be lost with it."""
+    while more := file.read(4 * SLICE_BYTES):
+        place = more.find(b"\n")
+        if place >= 0:
+            end = position + read + place + 1
+            file.seek(end - _TAIL)
+            return Slice([b""], position, end, size, _digest(file.read(_TAIL)), restarted)
+        read += len(more)
+    return None
 
 
 def _digest(data: bytes) -> str:

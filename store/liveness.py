@@ -45,14 +45,16 @@ class Here:
             header.get(name) == mine.get(name) for name in ("host", "machine")
         )
         if header.get("boot") and header.get("boot") == mine.get("boot"):
-            if header.get("pidns") == mine.get("pidns"):
+            if header.get("pidns") and header.get("pidns") == mine.get("pidns"):
                 pid, started = int(header.get("pid") or 0), str(header.get("pstart") or "")
                 if host.is_alive(pid, started):
                     return Evidence(False, False, "")
                 return Evidence(True, False, f"process {pid} is gone")
-        elif same_machine and header.get("machine") and header.get("boot"):
-            return Evidence(True, False, "the machine was restarted")
+            same_machine = False
         silent = max(0, self.now_ms - beat_ms) / 1000.0
+        if same_machine and header.get("machine") and header.get("boot") and silent >= QUIET_SECONDS:
+            # Machines cloned from one image share name and machine id: a beat a moment ago says that it is another one.
+            return Evidence(True, False, "the machine was restarted")
         if silent >= LOST_SECONDS:
             return Evidence(
                 True, True, f"not heard from {header.get('host', 'its host')} for {int(silent // 60)} minutes"

@@ -202,16 +202,25 @@ def read_series(database: Database, run_id: str, key: str, rank: int = 0, supers
         )
         raise NotFound(f"The run {run_id[:8]} has no metric '{key}'. {listed}")
     points = distinct(points)
-    order = np.lexsort((value_order(points.value), points.time, points.step))
-    points = points.take(order)
     old = np.zeros(len(points), np.bool_)
     if len(np.unique(points.attempt)) > 1:
-        rows_by_attempt = summaries.rows_of_points(distinct(points))
-        limits = cuts(rows_by_attempt, attempt_order(database, run))
-        for row, limit in zip(rows_by_attempt, limits, strict=True):
-            old |= (points.attempt == row["attempt"]) & (points.step >= limit)
-    if not superseded:
-        points, old = points.take(~old), old[~old]
+        rows_by_attempt = summaries.rows_of_points(points)
+        limits, newer = cuts(rows_by_attempt, attempt_order(database, run))
+        for row, limit, taken_over in zip(rows_by_attempt, limits, newer, strict=True):
+            if taken_over:
+                old |= (points.attempt == row["attempt"]) & (points.step >= limit)
+    value = value_order(points.value)
+    order = np.lexsort((old, value, points.time, points.step))
+    points, old, value = points.take(order), old[order], value[order]
+    # Two attempts may have written equal points, which are one: the attempt is not part of what a point is.
+    again = np.zeros(len(points), np.bool_)
+    again[1:] = (
+        (points.step[1:] == points.step[:-1])
+        & (points.time[1:] == points.time[:-1])
+        & (value[1:] == value[:-1])
+    )
+    keep = ~again if superseded else ~again & ~old
+    points, old = points.take(keep), old[keep]
     return Points(key, rank, points.step, points.time, points.value, old)
 
 

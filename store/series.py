@@ -142,11 +142,14 @@ def decode_block(data: bytes) -> PointColumns:
         version, how, count, ints_size = _HEAD.unpack_from(data)
         if version != FORMAT or how not in (_RAW, _PLANES):
             raise ValueError(f"block format {version}/{how} is not known")
-        ints = zlib.decompress(data[_HEAD.size : _HEAD.size + ints_size])
         body = data[_HEAD.size + ints_size :]
         if how == _PLANES:
-            planes = np.frombuffer(zlib.decompress(body), np.uint8)
+            planes = np.frombuffer(_inflate(body, 8 * count), np.uint8)
             body = planes.reshape(8, -1).T.tobytes()
+        # Before anything is allocated for them: a damaged count may claim four billion points.
+        if len(body) != 8 * count:
+            raise ValueError("a block of points is damaged (its columns differ in length)")
+        ints = _inflate(data[_HEAD.size : _HEAD.size + ints_size], _INT_COLUMNS * (9 + 8 * count))
         columns: list[Ints] = []
         offset = 0
         for _ in range(_INT_COLUMNS):
@@ -155,9 +158,16 @@ def decode_block(data: bytes) -> PointColumns:
         value = np.frombuffer(body, "<f8").astype(np.float64, copy=False)
     except (struct.error, zlib.error) as error:
         raise ValueError(f"a block of points is damaged ({error})") from None
-    if len(value) != count:
-        raise ValueError("a block of points is damaged (its columns differ in length)")
     return PointColumns(columns[0], columns[1], columns[2], columns[3], columns[4], value)
+
+
+def _inflate(data: bytes, limit: int) -> bytes:
+    """At most ``limit`` bytes of a zlib stream. Raises ValueError when it is longer or cut short."""
+    stream = zlib.decompressobj()
+    inflated = stream.decompress(data, limit + 1)
+    if len(inflated) > limit or not stream.eof:
+        raise ValueError("a block of points is damaged (it does not unpack to its size)")
+    return inflated
 
 
 def _encode_ints(column: Ints) -> bytes:

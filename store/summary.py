@@ -34,7 +34,8 @@ ROW = np.dtype(
         ("count", "<i8"),
         ("nan", "<i8"),
         ("newest", "<i8"),  # largest time of any point, for telling new points from repeats
-        ("cut", "<i8"),  # steps from here on are superseded and not in this row
+        ("cut", "<i8"),  # steps from here on are superseded and not in this row, unless it is whole
+        ("whole", "i1"),  # 1: all points of the series; 0: only those before the cut
     ]
 )
 NO_CUT = np.iinfo(np.int64).max
@@ -96,6 +97,7 @@ def rows_of_points(points: PointColumns) -> Rows:
     rows["high"], rows["high_step"] = points.value[highest], points.step[highest]
     rows["count"], rows["nan"] = sizes, np.add.reduceat(nan.astype(np.int64), starts)
     rows["newest"], rows["cut"] = np.maximum.reduceat(points.time, starts), NO_CUT
+    rows["whole"] = 1
     return rows
 
 
@@ -146,5 +148,5 @@ def over_attempts(rows: Rows) -> Rows:
     """Rows per (key, rank) over all attempts, from rows that leave superseded points out."""
     rows = rows[rows["count"] > 0].copy()
     rows["attempt"] = MERGED
-    rows["cut"] = NO_CUT
+    rows["cut"], rows["whole"] = NO_CUT, 1
     return merge(rows)
