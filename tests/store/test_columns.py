@@ -140,3 +140,20 @@ def test_a_reader_does_without_segments(tmp_path: Path, monkeypatch: pytest.Monk
     with open_store(str(tmp_path), readonly=True) as store:
         columns = RunColumns(store.database)
         assert len(_compare(store, columns)["metric acc max"]) == 12
+
+
+def test_segments_on_postgresql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres_url: str) -> None:
+    monkeypatch.setattr(column_segments, "RUNS", 4)
+    monkeypatch.setattr(column_segments, "WORTH", 3)
+    monkeypatch.setattr(column_segments, "CHANGED", 2)
+    monkeypatch.setenv("MLTRACK_SPOOL", str(tmp_path))
+    at = random.Random(9)
+    with open_store(postgres_url) as store:
+        for number in range(12):
+            _log(store.root, number, at)
+        store.refresh(None)
+        columns = RunColumns(store.database)
+        assert len(_compare(store, columns)["metric acc max"]) == 12
+        assert store.database.execute("SELECT 1 FROM run_segment")
+        store.set_tags([f"{3:032x}"], {"team": "moved"})
+        assert _compare(store, columns)["tag team"][f"{3:032x}"] == "moved"
