@@ -11,12 +11,13 @@ import os
 import select
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
 
-from mltrack.store.errors import MltrackError
+from mltrack.store.errors import FilterError, MltrackError
 from mltrack.store.store import Store, open_store
 
 # Live runs: seen within a second. Idle: one scan of a small folder.
@@ -31,10 +32,17 @@ CALLS = frozenset(
 
 
 class Worker:
-    """Serves one store to one parent."""
+    """Serves one store to one parent. ``extra`` are calls beside those of Store; each gets the store and the request's `with`."""
 
-    def __init__(self, store: Store, source: BinaryIO, sink: BinaryIO) -> None:
+    def __init__(
+        self,
+        store: Store,
+        source: BinaryIO,
+        sink: BinaryIO,
+        extra: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> None:
         self._store = store
+        self._extra = extra or {}
         self._source = source
         self._sink = sink
         self._buffer = b""
@@ -95,9 +103,15 @@ class Worker:
         answer: dict[str, Any] = {"id": request.get("id"), "generation": request.get("generation")}
         call = request.get("call")
         try:
-            if call not in CALLS:
+            options = request.get("with", {})
+            if call in self._extra:
+                answer["result"] = self._extra[str(call)](self._store, **options)
+            elif call in CALLS:
+                answer["result"] = getattr(self._store, call)(**options)
+            else:
                 raise MltrackError(f"The worker has no call '{call}'.")
-            answer["result"] = getattr(self._store, call)(**request.get("with", {}))
+        except FilterError as error:
+            answer["error"] = {"kind": "FilterError", "message": error.message, "position": error.position}
         except MltrackError as error:
             answer["error"] = {"kind": type(error).__name__, "message": str(error)}
         except Exception as error:  # noqa: BLE001  # the border: one bad question must not end the screen's store
@@ -119,10 +133,12 @@ def _plain(value: Any) -> Any:
     raise TypeError(type(value).__name__)
 
 
-def serve(where: str | None, readonly: bool = False) -> None:
+def serve(
+    where: str | None, readonly: bool = False, extra: Mapping[str, Callable[..., Any]] | None = None
+) -> None:
     """Run a worker on standard input and output."""
     with open_store(where, readonly=readonly) as store:
         try:
-            Worker(store, sys.stdin.buffer, sys.stdout.buffer).serve()
+            Worker(store, sys.stdin.buffer, sys.stdout.buffer, extra).serve()
         except BrokenPipeError:
             return  # the screen is gone: nothing is lost, journals are folded by the next reader

@@ -1,0 +1,161 @@
+"""The screen's end of the pipe to its worker: start, ask, hear, start again.
+
+The worker folds and answers in a process of its own, so that nothing the store does can hold up a key. A thread reads
+its lines and posts messages; callbacks run in the app's thread only.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from textual.message import Message
+
+from mltrack.tui.messages import Answered, StoreChanged, Trouble, WorkerEnded
+from mltrack.tui.worker_process import FIRST, WorkerProcess
+
+OnResult = Callable[[Any], None]
+OnError = Callable[[dict[str, Any]], None]
+# A worker that dies sooner than this after its start is not started again at once: the store itself is in trouble.
+_HEALTHY_SECONDS = 5.0
+_RESTARTS = 3
+
+
+@dataclass
+class _Pending:
+    topic: str
+    on_result: OnResult
+    on_error: OnError | None
+
+
+class Live:
+    """Requests and answers. All methods belong to the app's thread."""
+
+    def __init__(
+        self,
+        where: str | None,
+        readonly: bool,
+        post: Callable[[Message], object],
+        worker: WorkerProcess | None = None,
+    ) -> None:
+        self._where = where
+        self._readonly = readonly
+        self._post = post
+        self._ids = itertools.count(1)
+        self._pending: dict[int, _Pending] = {}
+        self._newest: dict[str, int] = {}
+        self._restarts = 0
+        self._closing = False
+        self._worker = worker
+
+    @property
+    def running(self) -> bool:
+        """Whether a worker is there to be asked."""
+        return self._worker is not None
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process id."""
+        return self._worker.process.pid if self._worker else None
+
+    def start(self) -> None:
+        """Start the worker, unless it was handed over, and listen to it."""
+        if self._worker is None:
+            self._worker = WorkerProcess(self._where, self._readonly)
+        threading.Thread(target=self._listen, args=(self._worker,), name="worker", daemon=True).start()
+
+    def ask(
+        self,
+        call: str,
+        on_result: OnResult,
+        on_error: OnError | None = None,
+        *,
+        topic: str = "",
+        **options: Any,
+    ) -> None:
+        """Ask the worker. A newer request of the same ``topic`` makes the answer of the older one unwanted."""
+        if self._worker is None:
+            return
+        request = next(self._ids)
+        if topic:
+            self._pending.pop(self._newest.get(topic, 0), None)
+            self._newest[topic] = request
+        self._pending[request] = _Pending(topic, on_result, on_error)
+        line = orjson.dumps({"id": request, "call": call, "with": options}, option=orjson.OPT_APPEND_NEWLINE)
+        stdin = self._worker.process.stdin
+        try:
+            assert stdin is not None
+            stdin.write(line)
+            stdin.flush()
+        except (OSError, ValueError):
+            self._pending.pop(request, None)  # its end is reported by the thread that listens
+
+    def claim_first(self, on_result: OnResult, on_error: OnError | None = None, *, topic: str = "") -> bool:
+        """Be given the answer to the question that the process was started with; False when there was none."""
+        if self._worker is None or not self._worker.asked_first:
+            return False
+        self._worker.asked_first = False
+        if topic:
+            self._newest[topic] = FIRST
+        self._pending[FIRST] = _Pending(topic, on_result, on_error)
+        return True
+
+    def deliver(self, answer: Answered) -> str | None:
+        """Hand an answer to whoever asked. Returns the sentence of an error that nobody wanted to handle."""
+        pending = self._pending.pop(answer.request, None)
+        if pending is None:
+            return None  # overtaken
+        if answer.error is None:
+            pending.on_result(answer.result)
+            return None
+        if pending.on_error is not None:
+            pending.on_error(answer.error)
+            return None
+        return str(answer.error.get("message", "The store did not say what is wrong."))
+
+    def ended(self, message: WorkerEnded) -> str | None:
+        """Start again after the worker died; returns what to tell the person, None when nothing is wrong."""
+        worker = self._worker
+        if self._closing or worker is None or worker.process.pid != message.process:
+            return None
+        self._worker = None
+        self._pending.clear()
+        healthy = time.monotonic() - worker.began > _HEALTHY_SECONDS
+        self._restarts = 0 if healthy else self._restarts + 1
+        why = f": {message.last_words}" if message.last_words else f" (exit code {message.code})"
+        if self._restarts > _RESTARTS:
+            return f"The store's worker cannot stay up{why}"
+        self.start()
+        return f"The store's worker ended and was started again{why}"
+
+    def close(self) -> None:
+        """End the worker."""
+        self._closing = True
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+    def _listen(self, worker: WorkerProcess) -> None:
+        """In a thread of its own."""
+        output = worker.process.stdout
+        assert output is not None
+        for line in output:
+            try:
+                message = orjson.loads(line)
+            except ValueError:
+                continue  # cut off by the worker's end, which is reported below
+            event = message.get("event")
+            if event == "changed":
+                self._post(StoreChanged(int(message["seq"]), int(message.get("pending_bytes", 0))))
+            elif event == "trouble":
+                self._post(Trouble(str(message.get("message", ""))))
+            elif message.get("id") is not None:
+                self._post(Answered(int(message["id"]), message.get("result"), message.get("error")))
+        code = worker.process.wait()
+        if not self._closing:
+            self._post(WorkerEnded(worker.process.pid, code, worker.last_words()))
