@@ -12,6 +12,7 @@ from typing import ClassVar
 from textual import events
 from textual.app import App
 from textual.binding import BindingType
+from textual.css.query import NoMatches
 from textual.filter import LineFilter
 from textual.theme import Theme
 from textual.widgets import Input
@@ -111,7 +112,10 @@ class MltrackApp(App[None]):
         gc.freeze()
 
     def on_answered(self, message: Answered) -> None:
-        sentence = self.live.deliver(message)
+        try:
+            sentence = self.live.deliver(message)
+        except NoMatches:
+            return  # the screen that asked is being closed: its widgets are gone
         if sentence:
             self._say(sentence)
 

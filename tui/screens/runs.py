@@ -206,11 +206,12 @@ class RunsScreen(BaseScreen):
         if self.error is not None:
             place = 3 + min(int(self.error.get("position", 0)), max(0, self.size.width // 2))
             message = str(self.error["message"])
-            # The sentence stands right of the place unless the screen ends there.
+            line = ((" " * place + "^ ", "error"),)
+            # The sentence stands behind the place; where the screen is too narrow for that, at the bottom.
             if place + 2 + len(message) <= self.size.width:
-                line = ((" " * place + "^ ", "error"), (message, "error"))
+                line = (*line, (message, "error"))
             else:
-                line = ((clip(message, max(0, self.size.width - 1)), "error"),)
+                self.say(message, "error")
         elif view is not None and view["unknown"]:
             line = (("   no run has " + ", ".join(view["unknown"]), "yellow"),)
         problem.set_class(bool(line), "-shown")
