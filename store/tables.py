@@ -247,7 +247,6 @@ class Block(_Table, table=True):
 class RunSegment(_Table, table=True):
     """A cache: 1,024 row numbers of runs whose metrics lie in ``metric_segment`` as of change counter ``seq``."""
 
-    __tablename__ = "run_segment"
     id: int = _number(primary_key=True)
     seq: int = _number(0)
 
@@ -255,7 +254,6 @@ class RunSegment(_Table, table=True):
 class MetricSegment(_Table, table=True):
     """A cache: one metric's aggregates of a segment's runs (store/column_segments.py)."""
 
-    __tablename__ = "metric_segment"
     metric: int = _number(primary_key=True)
     segment: int = _number(primary_key=True)
     data: bytes | None = _blob()

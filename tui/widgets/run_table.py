@@ -127,9 +127,9 @@ class RunTable(ScrollView, can_focus=True):
         if not same_ids:
             was_at_top = self._top == 0
             if current is not None and current in ids:
-                self.set_reactive(RunTable.row, list(ids).index(current))
+                self.set_reactive(RunTable.row, list(ids).index(current))  # pyright: ignore[reportArgumentType]
             else:
-                self.set_reactive(RunTable.row, max(0, min(self.row, len(ids) - 1)))
+                self.set_reactive(RunTable.row, max(0, min(self.row, len(ids) - 1)))  # pyright: ignore[reportArgumentType]
             if not (was_at_top and self.row < self._body):
                 self._scroll_to_line(self.row - line)
         self.refresh()
