@@ -144,6 +144,8 @@ def test_help_shows_the_keys_and_goes_away(demo_store: str) -> None:
         await pilot.press("question_mark")
         await until(pilot, lambda: isinstance(pilot.app.screen, HelpScreen))
         await until(pilot, lambda: any("mark the run, move down" in line for line in lines(pilot)))
+        await pilot.press("G")
+        await until(pilot, lambda: any("take back the last change" in line for line in lines(pilot)))
         await pilot.press("q")
         await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
 
@@ -182,7 +184,8 @@ def test_a_run_its_charts_and_one_cursor_through_them(demo_store: str) -> None:
         await pilot.press("tab")
         await until(pilot, lambda: any("batch_size" in line for line in lines(pilot)))
         await pilot.press("tab")
-        await until(pilot, lambda: any("WARN" in line or "INFO" in line for line in lines(pilot)))
+        # The log is open at its end.
+        await until(pilot, lambda: "41000 INFO" in lines(pilot)[-3])
         await pilot.press("tab")
         await until(pilot, lambda: any("METRIC" in line or "command" in line for line in lines(pilot)))
         await pilot.press("escape")

@@ -69,7 +69,7 @@ class RunScreen(BaseScreen):
     def _load(self) -> None:
         live = self.mltrack.live
         live.ask(
-            "run_page", self._arrived, self.failed, topic="run", run_id=self.run_id, width=self.size.width
+            "run_page", self._arrived, self.failed, topic="run", run_id=self.run_id, width=self.size.width - 1
         )
         if self.tab == "Log":
             self._load_log()
@@ -94,7 +94,9 @@ class RunScreen(BaseScreen):
         self.page = page
         self._show_title()
         self._show_tabs()
-        self.query_one("#overview", TextPage).show(parse_printed(page["page"]))
+        self.query_one("#overview", TextPage).show(
+            [((" ", ""), *line) for line in parse_printed(page["page"])]
+        )
         self.query_one("#params", TextPage).show(_params(page["params"]))
         self.query_one("#charts", Charts).show_metrics(page["metrics"])
         self._show_twin()
@@ -120,8 +122,8 @@ class RunScreen(BaseScreen):
         self._show_twin()
 
     def _show_log(self, answer: dict[str, Any]) -> None:
-        lines: list[Line] = [((text, _log_style(text)),) for text in answer["lines"]]
-        self.query_one("#log", LogPage).show(lines or [((answer["why"], "dim"),)])
+        lines: list[Line] = [((" " + text, _log_style(text)),) for text in answer["lines"]]
+        self.query_one("#log", LogPage).show(lines or [((" " + answer["why"], "dim"),)])
 
     # -- lines
 

@@ -334,7 +334,8 @@ class Charts(Lines, can_focus=True):
         low, high = self._range()
         curves = [_curve(series.key, series.x, series.y)]
         if series.smooth is not None:
-            curves.append(_curve("smooth", *series.smooth))
+            # First, so that it has the cells that both go through.
+            curves.insert(0, _curve("smooth", *series.smooth))
         view = View(
             x_low=low,
             x_high=high,
@@ -346,7 +347,7 @@ class Charts(Lines, can_focus=True):
         plot = draw_plot(curves, width, max(4, height - 1), view)
         gutter = len(plot.rows[0][0].text)
         colour = f"curve:{self.series.index(series)}"
-        styles = {-1: "faint", 0: "faint" if series.smooth is not None else colour, 1: colour}
+        styles = {-1: "faint", 0: colour, 1: "faint"}
         frame = _Frame(top + 1, left, len(plot.rows) - 2, gutter, width - gutter, series)
         self._frames.append(frame)
         lines: list[Line] = []

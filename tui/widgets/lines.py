@@ -32,7 +32,7 @@ class Lines(ScrollView, can_focus=False):
         if len(old) != len(self.lines):
             self.virtual_size = Size(max(1, self.size.width), len(self.lines))
             if self.scroll_offset.y > self.max_scroll_y:
-                self.scroll_to(y=self.max_scroll_y, animate=False, immediate=True)
+                self.scroll_to(y=self.max_scroll_y, animate=False, immediate=True, force=True)
             self.refresh()
             return
         for y, (before, now) in enumerate(zip(old, self.lines, strict=True)):
@@ -79,7 +79,7 @@ class TextPage(Lines, can_focus=True):
     def move(self, lines: int) -> None:
         """Move the window, at once."""
         target = min(max(0, round(self.scroll_offset.y) + lines), self.max_scroll_y)
-        self.scroll_to(y=target, animate=False, immediate=True)
+        self.scroll_to(y=target, animate=False, immediate=True, force=True)
 
 
 class LogPage(TextPage, can_focus=True, inherit_bindings=False):
@@ -91,13 +91,16 @@ class LogPage(TextPage, can_focus=True, inherit_bindings=False):
 
     def show(self, lines: Sequence[Line]) -> None:
         super().show(lines)
-        if self.following:
-            self.scroll_to(y=self.max_scroll_y, animate=False, immediate=True)
+        # The window's new bounds are known after the next layout.
+        self.call_after_refresh(self._follow)
 
     def on_resize(self) -> None:
         super().on_resize()
+        self.call_after_refresh(self._follow)
+
+    def _follow(self) -> None:
         if self.following:
-            self.scroll_to(y=self.max_scroll_y, animate=False, immediate=True)
+            self.scroll_to(y=self.max_scroll_y, animate=False, immediate=True, force=True)
 
     def move(self, lines: int) -> None:
         super().move(lines)
