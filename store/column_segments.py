@@ -22,7 +22,7 @@ from mltrack.store.summary import Rows
 
 RUNS = 1024
 # Below this many uncovered runs their own summaries are read quickly enough.
-WORTH = 2 * RUNS
+WORTH = 8 * RUNS
 # A segment is written again when this many of its runs have changed.
 CHANGED = 128
 # Runs with thousands of metrics make segments as large as their summaries; searching them costs the same either way.

@@ -187,7 +187,7 @@ def read_series(database: Database, run_id: str, key: str, rank: int = 0, supers
     run = run_number(database, run_id)
     rows = database.execute("SELECT id FROM metric_key WHERE key = ?", (key,))
     points = read_points(database, run, int(rows[0][0])) if rows else None
-    if points is not None:
+    if points is not None and (points.rank != rank).any():
         points = points.take(points.rank == rank)
     if points is None or len(points) == 0:
         have = database.execute("SELECT summary FROM run WHERE id = ?", (run,))[0][0]
@@ -203,12 +203,13 @@ def read_series(database: Database, run_id: str, key: str, rank: int = 0, supers
         raise NotFound(f"The run {run_id[:8]} has no metric '{key}'. {listed}")
     points = distinct(points)
     old = np.zeros(len(points), np.bool_)
-    if len(np.unique(points.attempt)) > 1:
-        rows_by_attempt = summaries.rows_of_points(points)
-        limits, newer = cuts(rows_by_attempt, attempt_order(database, run))
-        for row, limit, taken_over in zip(rows_by_attempt, limits, newer, strict=True):
-            if taken_over:
-                old |= (points.attempt == row["attempt"]) & (points.step >= limit)
+    if (points.attempt == points.attempt[0]).all():  # then they are in order already
+        return Points(key, rank, points.step, points.time, points.value, old)
+    rows_by_attempt = summaries.rows_of_points(points)
+    limits, newer = cuts(rows_by_attempt, attempt_order(database, run))
+    for row, limit, taken_over in zip(rows_by_attempt, limits, newer, strict=True):
+        if taken_over:
+            old |= (points.attempt == row["attempt"]) & (points.step >= limit)
     value = value_order(points.value)
     order = np.lexsort((old, value, points.time, points.step))
     points, old, value = points.take(order), old[order], value[order]

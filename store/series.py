@@ -107,8 +107,11 @@ def _by_key(points: PointColumns) -> PointColumns | None:
     """The usual case of ``distinct`` at a fifth of its price: one journal's points, each series in order of time."""
     if (points.rank != points.rank[0]).any() or (points.attempt != points.attempt[0]).any():
         return None
-    narrow = 0 <= points.key.min() and points.key.max() < 1 << 15  # numpy sorts 16 bits by radix
-    found = points.take(np.argsort(points.key.astype(np.int16) if narrow else points.key, kind="stable"))
+    low, high = int(points.key.min()), int(points.key.max())
+    found = points
+    if low != high:
+        narrow = 0 <= low and high < 1 << 15  # numpy sorts 16 bits by radix
+        found = points.take(np.argsort(points.key.astype(np.int16) if narrow else points.key, kind="stable"))
     step, time = found.step, found.time
     in_order = (
         (found.key[1:] != found.key[:-1])

@@ -1,0 +1,109 @@
+"""From journals to tables: how fast, how small, and what a wide step costs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from journals import START_MS, write_run
+from measure import MARGIN, Figures, cpu_of
+
+from mltrack.store import open_store
+from mltrack.store.client.journal import encode_number, points_line
+
+KEYS = [f"train/metric_{number}" for number in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("what", "keys", "steps", "together"),
+    [
+        ("`log_metric` lines, one metric", KEYS[:1], 400_000, False),
+        ("`log_metric` lines, five metrics", KEYS[:5], 80_000, False),
+        ("`log_metrics` lines of 20", KEYS, 20_000, True),
+    ],
+)
+def test_fold(
+    figures: Figures,
+    mlflow: dict[str, float],
+    tmp_path: Path,
+    what: str,
+    keys: list[str],
+    steps: int,
+    together: bool,
+) -> None:
+    write_run(tmp_path, keys, steps, together=together)
+    with open_store(str(tmp_path)) as store:
+        rate = len(keys) * steps / cpu_of(lambda: store.refresh(None))
+    figures.add(
+        f"Fold, {what}",
+        "400k points per CPU second",
+        f"{rate / 1000:,.0f}k",
+        f"{mlflow['batch points per second'] / 1000:,.0f}k (log_batch of 1,000)" if mlflow else "",
+    )
+    assert rate >= 400_000 / MARGIN
+
+
+@pytest.mark.parametrize(("steps", "runs", "promised"), [(1000, 50, 9.0), (50, 1000, 12.0)])
+def test_bytes_per_point(
+    figures: Figures, mlflow: dict[str, float], tmp_path: Path, steps: int, runs: int, promised: float
+) -> None:
+    points = runs * steps * len(KEYS)
+    with open_store(str(tmp_path)) as store:
+        for seed in range(runs):
+            write_run(tmp_path, KEYS, steps, seed=seed)
+            if seed % 10 == 9:  # runs end one after another; nobody logs a thousand before the first is read
+                store.refresh(None)
+        store.search(f"metrics.`{KEYS[0]}` < 1")  # makes what searches keep
+        assert len(store.points(store.search(limit=1).run_ids[0], KEYS[0]).values) == steps
+        while store.seal(older_than_seconds=0).count_by_kind:
+            pass
+        store.database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    database = (tmp_path / "mltrack.db").stat().st_size / points
+    sealed = sum(path.stat().st_size for path in tmp_path.glob("runs/*/*/*.jsonl.zst")) / points
+    assert not list(tmp_path.glob("runs/*/*/*.jsonl"))
+    figures.add(
+        f"Bytes per exact point, {runs:,} runs of {len(KEYS)} series of {steps:,} points: database; with sealed journals",
+        f"{promised:.0f}; 26" if steps == 1000 else f"{promised:.0f}",
+        f"{database:.1f}; {database + sealed:.1f}",
+        f"{mlflow['bytes per point']:.0f}" if mlflow else "",
+    )
+    assert database <= promised * 1.25
+    assert steps < 1000 or database + sealed <= 26
+
+
+def test_a_step_of_1500_metrics_at_a_time(figures: Figures, tmp_path: Path) -> None:
+    keys = [f"layer.{number}.grad_norm" for number in range(1500)]
+    journal = write_run(tmp_path, keys, 1, end=False)
+    points = journal.points()
+    with open_store(str(tmp_path)) as store:
+        store.refresh(None)
+
+        def follow() -> None:
+            for step in range(1, 61):
+                points.append(points_line(step, START_MS + step * 1000, dict.fromkeys(keys, step * 0.1)))
+                store.refresh(None)
+
+        each = cpu_of(follow) / 60
+    journal.close()
+    figures.add("One step of 1,500 metrics, followed every second, CPU", "cheap", f"{each * 1e3:.1f} ms")
+    assert each < 0.1
+
+
+def test_unread_points_do_not_delay_the_table(figures: Figures, tmp_path: Path) -> None:
+    """10 million points wait; the table shows what the run's own summary record says."""
+    journal = write_run(tmp_path, ["loss"], 1000, end=False)
+    chunk = b"".join(
+        points_line(step, START_MS + step, {"loss": 0.123456789 + step}) for step in range(100_000)
+    )
+    for _ in range(100):
+        journal.points().append(chunk)
+    fields = [0, 99_999, START_MS + 99_999, 0.5, 0.25, 7, 99_999.5, 99_999, 10_001_000, 0]
+    journal.meta("summary", START_MS, upto=journal.points().size, v={"loss": fields})
+    journal.meta("end", START_MS + 1, status="FINISHED", exit=0)
+    journal.close()
+    with open_store(str(tmp_path)) as store:
+        taken = cpu_of(lambda: store.refresh(0.5))
+        summary = store.runs(store.search().run_ids)[0].metrics["loss"]
+    assert (summary.min, encode_number(summary.last), summary.count) == (0.25, "0.5", 10_001_000)
+    figures.add("Right table values while 10M points are unread, CPU", "2 s (at 50M)", f"{taken:.2f} s")
+    assert taken <= 2 * MARGIN
