@@ -14,7 +14,7 @@ from pathlib import Path
 import orjson
 
 from mltrack.store.blocks import merge_blocks
-from mltrack.store.client.journal import make_folder, run_folder, share_mode
+from mltrack.store.client.journal import run_folder
 from mltrack.store.database import Database, file_lock
 from mltrack.store.fold_meta import ensure_run, fold_meta, load_state
 from mltrack.store.fold_points import KeyIds, fold_points, parse_points, to_columns
@@ -68,6 +68,7 @@ class Fold:
         self._keys = KeyIds(database)
         self._headers: dict[Path, JournalName] = {}
         self._shards: dict[str, int] = {}
+        self._copied: set[str] | None = None
         self._temporary: list[Path] = []
         self._settled: dict[Path, float] = {}
 
@@ -83,8 +84,7 @@ class Fold:
             folders = self._open_folders()
             copied = self._copied_in({folder.name for folder in folders})
             report = self._fold(folders + copied, seconds)
-            for folder in copied:
-                self._follow_copy(folder)
+            self._drop_copied()
             return report
 
     def folder(self, folder: Path) -> FoldReport:
@@ -115,9 +115,12 @@ class Fold:
         running = self._database.execute("SELECT run_id FROM run WHERE status = 'RUNNING' AND source = ''")
         return folders + [run_folder(self._root, str(run_id)) for (run_id,) in running if run_id not in heard]
 
-    def _copied_in(self, known: set[str]) -> list[Path]:
-        """Run folders without a marker that no row knows: somebody copied them here. Looks only into changed shards."""
-        found: list[Path] = []
+    def _copied_in(self, open_ones: set[str]) -> list[Path]:
+        """Run folders without a marker that no row knows: somebody copied them here. Looks only into changed shards.
+
+        They are remembered in the database until all of them is read and nothing changes any more: this process may die
+        in between, and the copy may only have begun.
+        """
         try:
             shards = [
                 (entry.name, entry.stat().st_mtime_ns)
@@ -125,46 +128,54 @@ class Fold:
                 if entry.is_dir()
             ]
         except FileNotFoundError:
-            return found
-        if not self._shards:
+            return []
+        if self._copied is None:
             self._shards = dict(orjson.loads(self._database.setting("shards", "{}")))
+            self._copied = set(orjson.loads(self._database.setting("copied", "[]")))
+        before = len(self._copied), len(self._shards)
         changed = [(name, mtime) for name, mtime in shards if self._shards.get(name) != mtime]
-        remembered = False
         for name, mtime in changed:
             ids = [entry.name for entry in os.scandir(self._root / "runs" / name) if len(entry.name) == 32]
             rows = self._database.execute(
                 "SELECT run_id FROM run WHERE run_id >= ? AND run_id < ? UNION SELECT run_id FROM tombstone",
                 (name, name + "g"),
             )
-            have = {str(row[0]) for row in rows} | known
-            new = [self._root / "runs" / name / run_id for run_id in ids if run_id not in have]
-            found += new
-            # Looked at again until all of it is in rows: this process may die before it folds, and a copy may only have
-            # begun. A folder made within the same tick as the last one leaves the same mtime, so that must be past.
-            if not new and time.time_ns() - mtime > SHARD_NANOSECONDS:
-                self._shards[name] = mtime
-                remembered = True
-        if remembered:
-            with self._database.transaction():
-                self._database.set_setting("shards", orjson.dumps(self._shards).decode())
-        return found
+            have = {str(row[0]) for row in rows} | open_ones
+            self._copied.update(run_id for run_id in ids if run_id not in have)
+            # A folder made within the same tick as the last one leaves the same mtime, so that must be past.
+            settled = time.time_ns() - mtime > SHARD_NANOSECONDS
+            self._shards[name] = mtime if settled else 0
+        if changed or before != (len(self._copied), len(self._shards)):
+            self._save_copied()
+        return [run_folder(self._root, run_id) for run_id in sorted(self._copied - open_ones)]
 
-    def _follow_copy(self, folder: Path) -> None:
-        """Mark a copied-in run whose files changed a moment ago: the copy may go on, and without a marker nobody would look."""
-        files = [path for path in sorted(folder.glob("*.jsonl")) if path in self._headers]
-        if not files or time.time() - _changed_at([folder, *files]) > COPY_SECONDS:
-            return
-        name = self._headers[files[0]]
-        marker = self._root / "open" / f"{name.jid}.{name.run_id}"
+    def _save_copied(self) -> None:
+        with self._database.transaction():
+            self._database.set_setting("shards", orjson.dumps(self._shards).decode())
+            self._database.set_setting("copied", orjson.dumps(sorted(self._copied or ())).decode())
+
+    def _drop_copied(self) -> None:
+        """Copied-in runs that are read to their end and have not changed for a while need no looking at any more."""
+        done = {run_id for run_id in self._copied or () if self._copy_ended(run_folder(self._root, run_id))}
+        if done and self._copied is not None:
+            self._copied -= done
+            self._save_copied()
+
+    def _copy_ended(self, folder: Path) -> bool:
         try:
-            make_folder(marker.parent, self._root)
-            fd = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, share_mode(self._root))
+            files = [path for path in folder.iterdir() if path.name.endswith((".jsonl", ".zst"))]
+            # Copying keeps mtimes, but never ctimes.
+            newest = max(path.stat().st_ctime for path in (folder, *files))
+        except FileNotFoundError:
+            return not folder.exists()
         except OSError:
-            return  # it has one, or the folder is not ours to write: then the next full fold reads the rest
-        with os.fdopen(fd, "wb") as file:
-            file.write(b"copied\n")
-        heard = files[0].stat().st_mtime  # a copy proves nothing about the writer: heard when it last wrote
-        os.utime(marker, (heard, heard))
+            return True
+        if time.time() - newest < COPY_SECONDS or not files:
+            return False
+        return all(
+            read_slice(journal.path, journal.position, journal.tail) is None
+            for journal in self._journals(folder, _Count())
+        )
 
     def _all_folders(self) -> list[Path]:
         folders: list[Path] = []
@@ -419,12 +430,6 @@ class Fold:
 
     def _finished(self, folder: Path, jid: str, journals: list[_Journal], here: Here, beat_ms: int) -> bool:
         """Nothing more will come from this writer, and all it wrote is folded."""
-        marker = self._root / "open" / f"{jid}.{journals[0].name.run_id}"
-        try:
-            if marker.stat().st_size and time.time() - _changed_at([folder]) < COPY_SECONDS:
-                return False  # a copy that may still be going on
-        except OSError:
-            return False
         closed = self._database.execute("SELECT closed FROM journal WHERE jid = ? AND kind = 'meta'", (jid,))
         if not closed or closed[0][0] is None:
             evidence = here.judge(journals[0].name.header, beat_ms)
@@ -468,14 +473,3 @@ class Fold:
                     os.unlink(entry.path)
             except OSError:
                 continue
-
-
-def _changed_at(paths: list[Path]) -> float:
-    """When the newest of these files or folders changed (copying keeps mtimes, never ctimes), in seconds."""
-    newest = 0.0
-    for path in paths:
-        try:
-            newest = max(newest, path.stat().st_ctime)
-        except OSError:
-            continue
-    return newest

@@ -120,13 +120,22 @@ def _run(
         tags=tags,
         metrics=metrics,
         conflicts=conflicts,
-        facts=orjson.loads(row[19]),
+        facts=_facts(orjson.loads(row[19]), state),
         inputs=tuple(inputs),
         folder=folder if folder.is_dir() else None,
         damage=row[20],
         skipped=row[21],
         source=row[22],
     )
+
+
+def _facts(facts: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    """The facts with how the newest ended attempt ended (signal, traceback, elapsed) as "end"."""
+    ends = [name for name in state if name.startswith("end ")]
+    if ends:
+        ended = state[max(ends)][1]
+        facts["end"] = {name: ended[name] for name in ("signal", "traceback", "elapsed") if name in ended}
+    return facts
 
 
 def _metrics(blob: bytes | None, names: dict[int, str]) -> dict[str, Summary]:

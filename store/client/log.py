@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
-    from typing import Any
+    from typing import Any, NoReturn
 
     from mltrack.store.client.location import StoreChoice
 
@@ -31,6 +31,7 @@ _experiment: str | None = None
 _launched = 0  # how many runs this process started under the identity of its launcher
 _hooked = False
 _failure: BaseException | None = None
+_leaving: tuple[SystemExit, int] | None = None  # the last sys.exit() and how much had been logged by then
 
 
 class UsageError(RuntimeError):
@@ -114,7 +115,7 @@ def start_run(
             identity,
             shown_name,
             experiment_name,
-            next_steps=_counted_steps(folder, ranks.rank) if existed else None,
+            next_steps=_counted(folder, ranks.rank) if existed else None,
         )
         parent = parent_run_id or (_stack[-1].run_id if _stack and nested else None)
         if main:
@@ -147,6 +148,12 @@ def start_run(
     return run
 
 
+def _counted(folder: Path, rank: int) -> dict[str, int]:
+    from mltrack.store.client.counting import counted_steps
+
+    return counted_steps(folder, rank)
+
+
 def _watch_signals(run: ActiveRun) -> None:
     """Let a deadly signal leave its mark without changing what it does: the interpreter's own C handler writes a traceback
     into a file and then lets the signal act, also while the program is stuck in native code. Signals somebody handles or
@@ -172,6 +179,7 @@ def _watch_signals(run: ActiveRun) -> None:
             path.unlink(missing_ok=True)
 
         run.on_end.append(unwatch)
+        run.signals.append(int(number))
 
 
 def derived_id(*parts: str) -> str:
@@ -188,29 +196,6 @@ def _valid_id(run_id: str) -> str:
             f"A run id has 32 hexadecimal digits; {run_id!r} has not. To name a run yourself use key=… or run_name=…."
         )
     return text
-
-
-def _counted_steps(folder: Path, rank: int) -> dict[str, int]:
-    """Where counting goes on for metrics logged without a step, read from the summaries of earlier attempts."""
-    import json
-
-    following: dict[str, int] = {}
-    try:
-        paths = [path for path in folder.iterdir() if path.name.startswith("meta.")]
-    except OSError:
-        return following
-    for path in paths:
-        try:
-            with path.open("rb") as file:
-                if json.loads(file.readline(65536)).get("rank") != rank:
-                    continue
-                for line in file:
-                    if b'"op":"summary"' in line:
-                        for key, fields in json.loads(line)["v"].items():
-                            following[key] = max(following.get(key, 0), int(fields[1]) + 1)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
-            continue  # a damaged neighbour must not stop a training; its counts are simply not known
-    return following
 
 
 def end_run(status: str = "FINISHED") -> None:
@@ -433,16 +418,42 @@ def _hook_process() -> None:
         previous(kind, error, trace)
 
     sys.excepthook = excepthook
+    leave = sys.exit
+
+    def exit(status: object = None, /) -> NoReturn:
+        # No hook is told of a SystemExit that ends the program, and its code is nowhere to be seen afterwards.
+        global _leaving
+        _leaving = (SystemExit(status), _logged())
+        leave(status)  # type: ignore[arg-type]  # whatever the caller gave, as it would have been without us
+
+    sys.exit = exit
+
+
+def _logged() -> int:
+    """How many bytes this process has written for its runs."""
+    files = [file for run in _stack for file in (run.journal.meta_file, run.journal.points_file)]
+    return sum(file.size for file in files if file is not None)
 
 
 def _at_exit() -> None:
+    global _failure
     with _lock:
+        # Somebody may have caught that SystemExit: a program that logged on did not end by it.
+        if _failure is None and _leaving is not None and _leaving[1] == _logged():
+            _failure = _leaving[0]
         while _stack:
             run = _stack.pop()
             if run.role == "main" and run.pid == os.getpid():
                 run.finish(*_outcome(_failure))
             else:
                 run.finish("FINISHED")
+    if isinstance(_failure, KeyboardInterrupt):
+        # Python dies of the signal itself when an interrupt ends the program, so that shells and launchers see it, unless
+        # code that was compiled from text ran since (importing traceback does that). This makes it remember.
+        try:
+            exec("raise KeyboardInterrupt")
+        except KeyboardInterrupt:
+            pass
 
 
 def _after_fork() -> None:

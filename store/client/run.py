@@ -74,6 +74,7 @@ class ActiveRun:
         self.pid = os.getpid()
         self.trouble = Trouble()
         self.on_end: list[Callable[[], None]] = []
+        self.signals: list[int] = []  # deadly signals that leave a mark in this run's folder
         self.ship: str | None = None  # the address of a remote store whose spool this run is written to
         self._identity = identity
         self._series: dict[str, SeriesState] = {}
@@ -434,6 +435,12 @@ class ActiveRun:
         self._beat_thread = None
         self._points = None
         self.on_end = []
+        if self.signals:
+            import faulthandler
+
+            for number in self.signals:  # a worker that is terminated must not say that the training was
+                faulthandler.unregister(number)
+            self.signals = []
         self.role = "fork"
         self.pid = os.getpid()
         journal = self.journal
