@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -403,10 +403,13 @@ def _lists(
 
 def _coded(values: Sequence[str | None], known: dict[str, int]) -> npt.NDArray[np.int32]:
     """The code of each text, -1 for None. ``known`` is empty and becomes the dictionary."""
-    table: dict[str | None, int] = {None: -1}
-    for value in dict.fromkeys(values):
-        if value is not None:
-            table[value] = known[value] = len(known)
+    distinct = dict.fromkeys(values)
+    absent = None in distinct
+    distinct.pop(None, None)
+    known.update(zip(cast("dict[str, None]", distinct), range(len(distinct)), strict=True))
+    table = cast("dict[str | None, int]", known)
+    if absent:
+        table = {**table, None: -1}
     return np.fromiter(map(table.__getitem__, values), np.int32, len(values))
 
 
@@ -433,5 +436,6 @@ def _patched(
 
 def _joined(parts: list[Rows], places: list[int]) -> tuple[Rows, npt.NDArray[np.int64]]:
     """Rows of many summaries and for each row the place of its run."""
-    rows = np.concatenate([summaries.no_rows(), *parts])
+    # Not np.concatenate: for structured rows it compares the fields of every part.
+    rows = np.frombuffer(b"".join([part.tobytes() for part in parts]), summaries.ROW)
     return rows, np.repeat(np.array(places, np.int64), [len(part) for part in parts])

@@ -100,6 +100,8 @@ def _rank(columns: Columns, resolved: ResolvedKey, sort_key: SortKey) -> IntArra
 
 def _text_rank(text: Text, sort_key: SortKey, resolved: ResolvedKey) -> IntArray:
     """For each distinct value its rank."""
+    if _spelled_as_numbers(sort_key, resolved) and text.numbers.present.all():
+        return _number_rank(text.numbers.values, sort_key.descending)
     ranks = text.ranks
     rank = _TEXTS + (len(text.values) - ranks if sort_key.descending else ranks)
     if _spelled_as_numbers(sort_key, resolved):
