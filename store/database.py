@@ -58,7 +58,7 @@ class Database:
                     f"The PostgreSQL store {self.where} went away ({error}). Try again in a moment."
                 ) from error
         except sqlite3.Error as error:
-            raise self._explain(error) from error
+            raise explain(error, self.where) from error
 
     def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run one statement for each row of parameters."""
@@ -69,27 +69,7 @@ class Database:
             with self.connection.cursor() as cursor:
                 cursor.executemany(sql.replace("?", "%s"), [tuple(row) for row in rows])
         except sqlite3.Error as error:
-            raise self._explain(error) from error
-
-    def _explain(self, error: sqlite3.Error) -> Exception:
-        text = str(error)
-        if isinstance(error, sqlite3.DatabaseError) and ("malformed" in text or "not a database" in text):
-            return StoreDamaged(
-                f"The database {self.where} is damaged ({text}). 'mltrack doctor' rebuilds it from journals, decisions and backups."
-            )
-        if "locked" in text or "busy" in text:
-            return StoreUnavailable(
-                f"The database {self.where} is locked by another process. Try again in a moment."
-            )
-        if "readonly" in text:
-            return ReadOnly(
-                f"The database {self.where} cannot be written by you. Ask its owner, or use a store of your own (--store)."
-            )
-        if "full" in text or "disk I/O" in text:
-            return StoreUnavailable(
-                f"The database {self.where} cannot grow ({text}). Free some space; nothing that was logged is lost."
-            )
-        return error
+            raise explain(error, self.where) from error
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -149,6 +129,30 @@ class Database:
         self.connection.close()
 
 
+def explain(error: sqlite3.Error, where: str) -> Exception:
+    """The error of ours that says what to do about one of SQLite's; itself when it is none that a user can help."""
+    text = str(error)
+    if isinstance(error, sqlite3.DatabaseError) and ("malformed" in text or "not a database" in text):
+        return StoreDamaged(
+            f"The database {where} is damaged ({text}). 'mltrack doctor' rebuilds it from journals, decisions and backups."
+        )
+    if "locked" in text or "busy" in text:
+        return StoreUnavailable(f"The database {where} is locked by another process. Try again in a moment.")
+    if "readonly" in text:
+        return ReadOnly(
+            f"The database {where} cannot be written by you. Ask its owner, or use a store of your own (--store)."
+        )
+    if "full" in text or "disk I/O" in text:
+        return StoreUnavailable(
+            f"The database {where} cannot grow ({text}). Free some space; nothing that was logged is lost."
+        )
+    if "unable to open" in text:
+        return StoreUnavailable(
+            f"The database {where} cannot be opened ({text}). Is its disk full, or not yours?"
+        )
+    return error
+
+
 def open_sqlite(path: Path, root: Path, readonly: bool = False) -> Database:
     """Open the SQLite store at ``path``, creating it when it does not exist, race-free for any number of processes."""
     if not path.exists():
@@ -168,6 +172,8 @@ def open_sqlite(path: Path, root: Path, readonly: bool = False) -> Database:
         if writable and filesystem.wal:
             _set_wal(connection)
     except (sqlite3.Error, TypeError, ValueError) as error:
+        if isinstance(error, sqlite3.OperationalError) and "no such table" not in str(error):
+            raise explain(error, str(path)) from error
         raise StoreDamaged(
             f"The database {path} cannot be read ({error}). 'mltrack doctor' rebuilds it from journals, decisions and backups."
         ) from error
@@ -205,8 +211,9 @@ def _set_wal(connection: sqlite3.Connection) -> None:
                 return
             connection.execute("PRAGMA journal_mode = WAL")
             return
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
+        except sqlite3.OperationalError as error:
+            waits = "locked" in str(error) or "busy" in str(error)
+            if not waits or time.monotonic() > deadline:
                 return  # still correct in rollback mode; another process holds it in use
             time.sleep(0.01)
 

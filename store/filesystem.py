@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import re
@@ -64,14 +65,18 @@ def _shares_memory(folder: Path) -> bool:
     except OSError:
         return True  # a folder we cannot write is only read, and readers follow whatever mode the file has
     try:
-        os.ftruncate(fd, mmap.PAGESIZE)
+        # Written, not only made longer: touching a page that a full disk cannot give ends the process with SIGBUS.
+        if os.write(fd, bytes(mmap.PAGESIZE)) != mmap.PAGESIZE:
+            return True
         with (
             mmap.mmap(fd, mmap.PAGESIZE, mmap.MAP_SHARED) as one,
             mmap.mmap(fd, mmap.PAGESIZE, mmap.MAP_SHARED) as two,
         ):
             one[:4] = b"seen"
             return two[:4] == b"seen" and os.pread(fd, 4, 0) == b"seen"
-    except (OSError, ValueError):
+    except OSError as error:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)  # a full disk says nothing about shared memory
+    except ValueError:
         return False
     finally:
         os.close(fd)

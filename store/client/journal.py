@@ -139,40 +139,38 @@ class AppendFile:
         self.backlog.append(line)
         self._backlog_bytes += len(line)
         self._sent = sent
-        why = (
-            os.strerror(error.errno or errno.EIO)
-            if error is not None
-            else "the disk took only part of a record"
-        )
+        if error is not None:
+            self._say(error)
+        else:
+            self.retry()  # a disk that takes only part of a record tells why when it is given the rest
+
+    def _say(self, error: OSError) -> None:
+        # One sentence for all files of a run: the disk is the news, not the file.
         self._on_trouble(
-            f"cannot write to {self.path} ({why}); records are kept in memory and written as soon as it works again"
+            f"cannot write to {self.path.parent} ({os.strerror(error.errno or errno.EIO)}); "
+            "records are kept in memory and written as soon as it works again"
         )
 
     def retry(self) -> bool:
         """Try to write what waits. Returns True when nothing waits any more."""
-        if self.fd < 0:
-            if not self.backlog:
-                return True
-            try:
+        try:
+            if self.fd < 0:
+                if not self.backlog:
+                    return True
                 self.open()
-            except OSError as error:
-                self._on_trouble(
-                    f"cannot create {self.path} ({os.strerror(error.errno or errno.EIO)}); records are kept in memory until it works"
-                )
-                return False
-        while self.backlog:
-            line = self.backlog[0]
-            try:
+            while self.backlog:
+                line = self.backlog[0]
                 written = os.write(self.fd, line[self._sent :])
-            except OSError:
-                return False
-            self.size += written
-            self._sent += written
-            if self._sent < len(line):
-                return False
-            self.backlog.popleft()
-            self._backlog_bytes -= len(line)
-            self._sent = 0
+                self.size += written
+                self._sent += written
+                if self._sent < len(line):
+                    continue
+                self.backlog.popleft()
+                self._backlog_bytes -= len(line)
+                self._sent = 0
+        except OSError as error:
+            self._say(error)
+            return False
         return True
 
     def close(self) -> None:

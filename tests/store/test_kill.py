@@ -314,28 +314,31 @@ def answers(store: Store, runs: list[str]) -> list[object]:
 
 def test_a_killed_fold_is_taken_up_where_it_was(tmp_path: Path) -> None:
     chance = random.Random(os.urandom(8))
-    root, other = tmp_path / "store", tmp_path / "other"
-    runs = written(root, chance)
-    shutil.copytree(root, other)
-    killed_within = 0
-    for number in range(14):
-        process = subprocess.Popen(
-            [sys.executable, "-c", FOLDER, str(root), "all" if number % 2 else "0.05"], stdout=subprocess.PIPE
-        )
-        assert process.stdout is not None and process.stdout.read(1) == b"f"
-        time.sleep(chance.random() * 0.25)
-        process.kill()
-        process.wait()
-        process.stdout.close()
-        with open_store(str(root), readonly=True) as store:
-            rows = store.database.execute("SELECT coalesce(sum(position), 0) FROM journal")[0][0]
-            assert store.database.execute("PRAGMA integrity_check")[0][0] == "ok"
-        size = sum(path.stat().st_size for path in root.glob("runs/*/*/*.jsonl"))
-        killed_within += 0 < rows < size
-    with open_store(str(root)) as store:
-        store.refresh(None)
-        survived = answers(store, runs)
+    other = tmp_path / "other"
+    runs = written(other, chance)
+    roots = [tmp_path / f"store {number}" for number in range(10)]
+    for root in roots:
+        shutil.copytree(other, root)
     with open_store(str(other)) as store:
         store.refresh(None)
-        assert answers(store, runs) == survived
+        expected = answers(store, runs)
+    killed_within = 0
+    for number, root in enumerate(roots):
+        for _ in range(1 + number % 2):  # also the one that takes over is killed
+            process = subprocess.Popen(
+                [sys.executable, "-c", FOLDER, str(root), "all" if number % 3 else "0.05"],
+                stdout=subprocess.PIPE,
+            )
+            assert process.stdout is not None and process.stdout.read(1) == b"f"
+            time.sleep(chance.random() * 0.3)
+            process.kill()
+            process.wait()
+            process.stdout.close()
+        with open_store(str(root), readonly=True) as store:
+            read = store.database.execute("SELECT coalesce(sum(position), 0) FROM journal")[0][0]
+            assert store.database.execute("PRAGMA integrity_check")[0][0] == "ok"
+        killed_within += 0 < read < sum(path.stat().st_size for path in root.glob("runs/*/*/*.jsonl"))
+        with open_store(str(root)) as store:
+            store.refresh(None)
+            assert answers(store, runs) == expected
     assert killed_within, "no round was killed within a fold: make the store larger"
