@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from mltrack.tui.draw.numbers import format_column, format_number, format_si
 
 _LARGEST = sys.float_info.max
+_SMALLEST = 5e-324
+_NARROWEST = 1e-300
 ScaleName = Literal["linear", "log", "symlog"]
 Floats = NDArray[np.float64]
 
@@ -51,13 +53,15 @@ def choose_scale(lowest: float, highest: float, name: ScaleName = "linear") -> S
     """A scale that shows lowest..highest; a constant gets room above and below. On a log axis both must be positive."""
     if name == "log":
         if lowest == highest:
-            return Scale(lowest / 2, min(highest, _LARGEST / 2) * 2, "log")
+            return Scale(max(lowest / 2, _SMALLEST), min(highest, _LARGEST / 2) * 2, "log")
         return Scale(lowest, highest, "log")
     if lowest == highest:
         room = abs(lowest) * 0.1 or 1.0
         lowest, highest = max(lowest - room, -_LARGEST), min(highest + room, _LARGEST)
     if not (highest - lowest > 0):  # neighbours so close that the room vanished
         lowest, highest = np.nextafter(lowest, -np.inf), np.nextafter(highest, np.inf)
+    if highest - lowest < _NARROWEST:  # its inverse would be infinite
+        lowest, highest = lowest - _NARROWEST, highest + _NARROWEST
     below = max(abs(lowest), abs(highest)) * 1e-3 if name == "symlog" else 1.0
     return Scale(float(lowest), float(highest), name, below)
 
