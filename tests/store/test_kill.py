@@ -50,7 +50,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLTRACK_CONSOLE", "0")
 
 
-def start(root: Path, code: str, *arguments: str, **options: Any) -> tuple[subprocess.Popen[bytes], int]:
+def start(root: Path, code: str, *arguments: str, **options: Any) -> tuple[subprocess.Popen[str], int]:
     """A training process and the reading end of its pipe of acknowledgements."""
     reader, writer = os.pipe()
     process = subprocess.Popen(
