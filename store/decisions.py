@@ -6,6 +6,7 @@ file makes decisions outlive the database: records the database does not know ar
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -51,15 +52,25 @@ def decide(
     }
     if undoes is not None:
         record["undoes"] = undoes
-    with database.transaction():
-        replay(database, root)
-        newest = database.execute("SELECT coalesce(max(time_ms), 0) FROM decision")[0][0]
-        record["time"] = max(now, int(newest) + 1)  # decisions have one order, also when a clock was set back
-        record["inverse"] = _apply_all(database, record)
-        _remember(database, record)
-        if database.kind == "sqlite":
-            position = _append(root, record)
-            database.set_setting("decisions_position", str(position))
+    written: tuple[int, int] | None = None
+    try:
+        with database.transaction():
+            replay(database, root)
+            newest = database.execute("SELECT coalesce(max(time_ms), 0) FROM decision")[0][0]
+            record["time"] = max(
+                now, int(newest) + 1
+            )  # decisions have one order, also when a clock was set back
+            record["inverse"] = _apply_all(database, record)
+            _remember(database, record)
+            if database.kind == "sqlite":
+                written = _append(root, record)
+                database.set_setting("decisions_position", str(written[1]))
+    except BaseException:
+        if (
+            written is not None
+        ):  # the commit failed (a full disk): what is refused must not be done by a later replay
+            _take_back(root, *written)
+        raise
     return Decision(str(record["id"]), sentence)
 
 
@@ -87,11 +98,21 @@ def replay(database: Database, root: Path, position: int | None = None) -> int:
             known = database.execute("SELECT 1 FROM decision WHERE id = ?", (str(record["id"]),))
         except (orjson.JSONDecodeError, KeyError, TypeError):
             continue  # a torn line of a writer that died: it was never confirmed to anybody
-        if not known:
+        if not known and _is_whole(record):
             _apply_known(database, record)
             done += 1
     database.set_setting("decisions_position", str(at + len(whole)))
     return done
+
+
+def _is_whole(record: dict[str, Any]) -> bool:
+    """Whether the line is a decision as we write them: a damaged one must not keep the store from opening."""
+    return (
+        all(isinstance(record.get(name), str) for name in ("id", "actor", "sentence"))
+        and type(record.get("time")) is int
+        and isinstance(record.get("ops"), list)
+        and all(isinstance(operation, dict) and "op" in operation for operation in record["ops"])
+    )
 
 
 def has_waiting(database: Database) -> bool:
@@ -175,12 +196,17 @@ def _apply_all(
             raise BadInput(
                 f"The decision '{operation.get('op')}' is not known to this version of mltrack. Update it."
             )
+        if missing is not None and apply is _rename_experiment:
+            apply = _rename_experiment_again
         try:
             inverse.append(apply(database, operation, record))
-        except (RunNotFound, ExperimentNotFound):
+        except (RunNotFound, ExperimentNotFound, Conflict):
             if missing is None:
                 raise
-            missing.append(operation)
+            if operation["op"] == "purge":
+                inverse.append(_bury(database, operation, record))
+            else:
+                missing.append(operation)
     if record.get("undoes"):
         database.execute("UPDATE decision SET undone_by = ? WHERE id = ?", (record["id"], record["undoes"]))
     return inverse
@@ -193,8 +219,8 @@ def _remember(database: Database, record: dict[str, Any]) -> None:
     )
 
 
-def _append(root: Path, record: dict[str, Any]) -> int:
-    """Append one line and flush it to the disk. Returns the file's size."""
+def _append(root: Path, record: dict[str, Any]) -> tuple[int, int]:
+    """Append one line and flush it to the disk. Returns the file's size before and after."""
     line = orjson.dumps(record) + b"\n"
     try:
         fd = os.open(root / FILE, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, share_mode(root))
@@ -202,16 +228,37 @@ def _append(root: Path, record: dict[str, Any]) -> int:
             size = os.fstat(fd).st_size
             if size and os.pread(fd, 1, size - 1) != b"\n":
                 line = b"\n" + line  # a writer died in the middle of its line
-            if os.write(fd, line) != len(line):
-                raise OSError(28, "no space left")
-            os.fsync(fd)
-            return os.fstat(fd).st_size
+            try:
+                if os.write(fd, line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(fd)
+            except OSError:
+                os.ftruncate(
+                    fd, size
+                )  # a line that lacks only its newline would count as soon as another follows
+                raise
+            return size, os.fstat(fd).st_size
         finally:
             os.close(fd)
     except OSError as error:
         raise StoreUnavailable(
             f"The decision could not be written to {root / FILE} ({error.strerror}); nothing was changed."
         ) from error
+
+
+def _take_back(root: Path, before: int, after: int) -> None:
+    """Remove the line between these sizes, unless somebody wrote behind it."""
+    try:
+        fd = os.open(root / FILE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return  # as good as taken back
+    try:
+        if os.fstat(fd).st_size == after:
+            os.ftruncate(fd, before)
+    except OSError:
+        return
+    finally:
+        os.close(fd)
 
 
 # -- operations
@@ -302,18 +349,43 @@ def _rename_experiment(database: Database, operation: Operation, record: dict[st
     return {"op": "rename_experiment", "name": to, "to": name}
 
 
+def _rename_experiment_again(database: Database, operation: Operation, record: dict[str, Any]) -> Operation:
+    """A rename that is replayed while the database is built again: the experiment may not be known yet, or its runs and
+    those of the new name may be in already, each by the name its journal says."""
+    name, to, at = str(operation["name"]), str(operation["to"]), int(record["time"])
+    old, new = (
+        database.execute("SELECT id FROM experiment WHERE name = ? AND lifecycle = 'active'", (each,))
+        for each in (name, to)
+    )
+    if old and not new:
+        database.execute("UPDATE experiment SET name = ?, updated_ms = ? WHERE id = ?", (to, at, old[0][0]))
+        new = old
+    key = int(new[0][0]) if new else experiment_for(database, to, at)
+    database.execute(
+        "INSERT INTO experiment_name (name, until_ms, experiment_id) VALUES (?, ?, ?) ON CONFLICT (name, until_ms) DO NOTHING",
+        (name, at, key),
+    )
+    for (run,) in database.execute("SELECT id FROM run WHERE experiment_id = ?", old[0]) if old else []:
+        settle_run(database, int(run), touch=True)
+    return {"op": "rename_experiment", "name": to, "to": name}
+
+
+def _bury(database: Database, operation: Operation, record: dict[str, Any]) -> Operation:
+    database.execute(
+        "INSERT INTO tombstone (run_id, time_ms) VALUES (?, ?) ON CONFLICT (run_id) DO NOTHING",
+        (operation["run"], record["time"]),
+    )
+    return {"op": "purged", "run": operation["run"]}
+
+
 def _purge(database: Database, operation: Operation, record: dict[str, Any]) -> Operation:
     """Forget a run for good: rows now, files after the commit. Its journals are never folded again."""
     run = _run(database, operation)
     for table in ("param", "tag", "run_input", "artifact", "journal", "attempt", "block", "edit"):
         database.execute(f"DELETE FROM {table} WHERE run = ?", (run,))
     database.execute("DELETE FROM run WHERE id = ?", (run,))
-    database.execute(
-        "INSERT INTO tombstone (run_id, time_ms) VALUES (?, ?) ON CONFLICT (run_id) DO NOTHING",
-        (operation["run"], record["time"]),
-    )
     database.next_seq()
-    return {"op": "purged", "run": operation["run"]}
+    return _bury(database, operation, record)
 
 
 APPLY: dict[str, Callable[[Database, Operation, dict[str, Any]], Operation]] = {
