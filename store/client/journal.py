@@ -256,8 +256,13 @@ class Journal:
         """Append one meta record. Raises OSError only when the file cannot be created at all."""
         if self.meta_file is None:
             self.meta_file = self._file("meta")
-        record = {"t": time_ms if time_ms is not None else now_ms(), "op": op, **fields}
-        self.meta_file.append((_encode(record) + "\n").encode("ascii"))
+        record: object = {"t": time_ms if time_ms is not None else now_ms(), "op": op, **fields}
+        text = _encode(record)
+        if (
+            "\\ud" in text
+        ):  # astral characters, or a lone surrogate (a file name that is not UTF-8) that no reader can decode
+            text = _encode(_visible(record))
+        self.meta_file.append((text + "\n").encode("ascii"))
 
     def points(self) -> AppendFile:
         """The points file, created on first use."""
@@ -323,6 +328,17 @@ class Journal:
         """In a forked child: drop the parent's files without writing to them."""
         self.close()
         self.meta_file = self.points_file = None
+
+
+def _visible(value: object) -> object:
+    """The same value with lone surrogates as visible escapes."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_visible(key): _visible(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_visible(inner) for inner in value]
+    return value
 
 
 def encode_number(value: float) -> str:

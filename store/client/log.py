@@ -282,7 +282,11 @@ def delete_tag(key: str) -> None:
 
 def set_note(text: str) -> None:
     """The run's description."""
-    _run().record("note", v=check_text(text))
+    run = _run()
+    try:
+        run.record("note", v=check_text(text))
+    except Refused as error:
+        run.refuse("note", str(error))
 
 
 def progress(step: int, total: int | None = None) -> None:

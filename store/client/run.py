@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from pathlib import Path
 from time import monotonic, sleep, time_ns
 
 from mltrack.store.client.journal import AppendFile, Journal, encode_number, now_ms, run_folder
 from mltrack.store.client.series_state import SeriesState
+from mltrack.store.client.trouble import Trouble
 from mltrack.store.client.values import Refused, check_key, check_number, check_step, check_text
 
 TYPE_CHECKING = False  # not typing's: the import must cost little
@@ -22,26 +22,9 @@ BEAT_SECONDS = 15.0
 SUMMARY_SECONDS = 60.0
 # How long the end of a run waits for its remote store before it leaves the rest to the shipper.
 SHIP_WAIT_SECONDS = 10.0
-# Each distinct trouble is said once; more distinct ones than this are only counted.
-WARNINGS = 20
-
-
-class Trouble:
-    """Says each trouble once on stderr, never raises, and counts what it did not say."""
-
-    def __init__(self) -> None:
-        self._said: set[str] = set()
-
-    def __call__(self, message: str, about: str = "") -> None:
-        """Warn once per ``about`` (default: the message itself)."""
-        key = about or message
-        if key in self._said or len(self._said) >= WARNINGS:
-            return
-        self._said.add(key)
-        try:
-            sys.stderr.write(f"mltrack: {ascii(message)[1:-1]}\n")
-        except (OSError, ValueError, AttributeError):
-            return  # stderr is closed, full or None: nobody is there to be told
+# One record stays far below the 64 MB that a reader takes for a line, also when every character is escaped.
+RECORD_METRICS = 5000
+RECORD_CHARACTERS = 2 << 20
 
 
 class ActiveRun:
@@ -176,6 +159,9 @@ class ActiveRun:
             known = self._series
             parts: list[str] = []
             taken: list[tuple[SeriesState, float]] = []
+            if not isinstance(metrics, dict) or len(metrics) > RECORD_METRICS:
+                self._log_carefully(metrics, step, timestamp)
+                return
             for key, value in metrics.items():
                 series = known.get(key) if type(key) is str else None
                 if series is None or type(value) is not float or value - value != 0.0:
@@ -237,12 +223,14 @@ class ActiveRun:
                 continue
             at = series.next_step if whole_step is None else whole_step
             by_step.setdefault(at, []).append((series, number))
-        for at, taken in by_step.items():
-            text = "".join(series.prefix + encode_number(number) for series, number in taken)
-            points = self._points if self._points is not None else self._open_points()
-            points.append(f"[{at},{time_ms}{text}]\n".encode())
-            for series, number in taken:
-                series.add(at, time_ms, number)
+        for at, every in by_step.items():
+            for first in range(0, len(every), RECORD_METRICS):
+                taken = every[first : first + RECORD_METRICS]
+                text = "".join(series.prefix + encode_number(number) for series, number in taken)
+                points = self._points if self._points is not None else self._open_points()
+                points.append(f"[{at},{time_ms}{text}]\n".encode())
+                for series, number in taken:
+                    series.add(at, time_ms, number)
 
     def _new_series(self, key: str) -> SeriesState:
         import json
@@ -298,11 +286,18 @@ class ActiveRun:
             self._refuse(op, f"takes a dict, not {type(values).__name__}")
             return
         kept: dict[str, str] = {}
+        size = 0
         for key, value in pairs:
             try:
-                kept[check_key(key)] = check_text(value)
+                name, text = check_key(key), check_text(value)
             except Refused as error:
                 self._refuse(f"{op} {key!r}", str(error))
+                continue
+            size += len(name) + len(text)
+            if kept and size > RECORD_CHARACTERS:
+                self.record(op, v=kept)
+                kept, size = {}, len(name) + len(text)
+            kept[name] = text
         if kept:
             self.record(op, v=kept)
 
@@ -370,10 +365,12 @@ class ActiveRun:
         changed = [series for series in self._series.values() if series.count != series.reported]
         if not changed or self._points is None:
             return
-        values = {series.key: [_quoted(field) for field in series.summary()] for series in changed}
-        for series in changed:
-            series.reported = series.count
-        self.record("summary", upto=self._points.size, v=values)
+        for first in range(0, len(changed), RECORD_METRICS):
+            part = changed[first : first + RECORD_METRICS]
+            values = {series.key: [_quoted(field) for field in series.summary()] for series in part}
+            for series in part:
+                series.reported = series.count
+            self.record("summary", upto=self._points.size, v=values)
 
     def finish(
         self, status: str, exit_code: int | None = None, why: Mapping[str, object] | None = None
