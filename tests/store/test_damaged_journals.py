@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import mltrack
 from mltrack.store import Store, open_store
 from mltrack.store.client.journal import Journal, points_line
+from mltrack.store.errors import NotFound
 from mltrack.store.records import Run
 
 GOOD, BAD = "0a" * 16, "0b" * 16
@@ -260,7 +261,7 @@ def look(store: Store) -> None:
         for key in run.metrics:
             try:
                 store.points(run.run_id, key)
-            except mltrack.store.errors.NotFound:
+            except NotFound:
                 pass  # only its summary is known
     store.experiments()
     for text in (
