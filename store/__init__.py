@@ -11,14 +11,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from mltrack.store.store import Store, open_store
+    from mltrack.store.opening import open_store
+    from mltrack.store.store import Store
 
 __all__ = ["Store", "open_store"]
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from mltrack.store import store
+        from mltrack.store import opening
 
-        return getattr(store, name)
+        return getattr(opening, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

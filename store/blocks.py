@@ -7,6 +7,7 @@ import numpy as np
 from mltrack.store.database import Database
 from mltrack.store.errors import StoreDamaged
 from mltrack.store.series import PointColumns, decode_block, distinct, encode_block, join
+from mltrack.store.zoom import Chunk, Zoom, decode_zoom, encode_zoom
 
 BATCH, PACK, CHUNK = 0, 1, 2
 CHUNK_MIN = 1024
@@ -28,6 +29,39 @@ def read_points(database: Database, run: int, key: int) -> PointColumns:
         points = decode(data)
         parts.append(points if chunk_key is not None else points.take(points.key == key))
     return join(parts)
+
+
+def read_loose_points(database: Database, run: int) -> PointColumns:
+    """The points of a run that lie in no chunk, unsorted."""
+    rows = database.execute("SELECT data FROM block WHERE run = ? AND key IS NULL ORDER BY id", (run,))
+    return join([decode(data) for (data,) in rows])
+
+
+def read_zoom(database: Database, run: int, key: int, loose: PointColumns) -> Zoom | None:
+    """The outline of a metric's rank 0 with its ``loose`` points; None where all points have to be read.
+
+    When there is one, the series is of one attempt, and no step comes twice."""
+    rows = database.execute(
+        "SELECT attempt, zoom, first_step, last_step, count, low, high FROM block WHERE run = ? AND key = ? AND rank = 0"
+        " ORDER BY first_step, id",
+        (run, key),
+    )
+    if not rows or any(row[1] is None for row in rows):
+        return None
+    tail = distinct(loose.take((loose.key == key) & (loose.rank == 0)))
+    if len({int(row[0]) for row in rows} | set(tail.attempt.tolist())) > 1:
+        return None
+    return decode_zoom([bytes(row[1]) for row in rows], tail, [Chunk(*row[2:]) for row in rows])
+
+
+def read_window(database: Database, run: int, key: int, low: float, high: float) -> PointColumns:
+    """All points from ``low`` to ``high`` of a metric that has an outline, and more of it; unsorted."""
+    rows = database.execute(
+        "SELECT key, data FROM block WHERE run = ? AND (key IS NULL OR (key = ? AND last_step >= ? AND first_step <= ?))",
+        (run, key, low, high),
+    )
+    parts = [(chunk_key, decode(data)) for chunk_key, data in rows]
+    return join([part if chunk_key is not None else part.take(part.key == key) for chunk_key, part in parts])
 
 
 def read_all_points(database: Database, run: int) -> PointColumns:
@@ -70,6 +104,11 @@ def merge_blocks(database: Database, run: int, last: bool) -> None:
     )
     points = distinct(join([decode(data) for _, data in rows]))
     database.execute_many("DELETE FROM block WHERE id = ?", [(row[0],) for row in rows])
+    write_merged(database, run, points)
+
+
+def write_merged(database: Database, run: int, points: PointColumns) -> None:
+    """Store points, sorted and each once, as packs and chunks. Inside a transaction."""
     series = (points.key << 32) | (points.rank << 14) | points.attempt
     starts = np.flatnonzero(np.concatenate(([True], series[1:] != series[:-1])))
     ends = np.append(starts[1:], len(points))
@@ -99,8 +138,8 @@ def _write(database: Database, run: int, kind: int, points: PointColumns) -> Non
     finite = points.value[~np.isnan(points.value)]
     bounded = chunk and len(finite) > 0
     database.execute(
-        "INSERT INTO block (run, kind, key, rank, attempt, first_step, last_step, count, low, high, data)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO block (run, kind, key, rank, attempt, first_step, last_step, count, low, high, data, zoom)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             run,
             kind,
@@ -113,5 +152,6 @@ def _write(database: Database, run: int, kind: int, points: PointColumns) -> Non
             float(finite.min()) if bounded else None,
             float(finite.max()) if bounded else None,
             encode_block(points, small=True),
+            encode_zoom(points) if chunk else None,
         ),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,15 +19,15 @@ from mltrack.store.column_types import Aggregate
 from mltrack.store.database import Database
 from mltrack.store.errors import ReadOnly, StoreUnavailable
 from mltrack.store.series import Ints
-from mltrack.store.summary import Rows
 
 RUNS = 1024
-# Below this many uncovered runs their own summaries are read quickly enough.
+# Below this many uncovered runs their own summaries are read quickly enough, unless they are large: so many bytes, packed.
 WORTH = 8 * RUNS
+WORTH_BYTES = 16 << 20
 # A segment is written again when this many of its runs have changed.
 CHANGED = 128
-# Runs with thousands of metrics make segments as large as their summaries; searching them costs the same either way.
-SUMMARY_BYTES = 16 << 20
+# Writing a segment takes ten times its summaries in memory for a moment.
+SUMMARY_BYTES = 64 << 20
 _HEAD = struct.Struct("<II")
 _FLOATS = ("last", "low", "high")
 _PLACE: dict[Aggregate, int] = {"last": 0, "min": 1, "max": 2}
@@ -65,7 +66,7 @@ def read(database: Database, metric: int, aggregate: Aggregate) -> list[Part]:
 
 def build(database: Database, runs: Ints, uncovered: npt.NDArray[np.bool_]) -> bool:
     """Write the segments that are worth it; each is one transaction. Returns whether any was written."""
-    if database.readonly or np.count_nonzero(uncovered) < WORTH:
+    if database.readonly or not _is_worth(database, runs[uncovered]):
         return False
     numbers, counts = np.unique(number_of(runs[uncovered]), return_counts=True)
     last = int(number_of(runs).max())
@@ -83,6 +84,25 @@ def build(database: Database, runs: Ints, uncovered: npt.NDArray[np.bool_]) -> b
     return written
 
 
+def prepare(database: Database) -> bool:
+    """Write the segments that the next search would, so that it does not wait for them. Returns whether any was written."""
+    if database.readonly or int(database.execute("SELECT count(*) FROM run")[0][0]) < RUNS:
+        return False
+    rows = database.execute("SELECT id, seq FROM run ORDER BY id")
+    runs, seqs = (np.array(column, np.int64) for column in zip(*rows, strict=True))
+    return build(database, runs, ~covered(database, runs, seqs))
+
+
+def _is_worth(database: Database, runs: Ints) -> bool:
+    """Whether a search would wait for the summaries of these runs."""
+    if len(runs) >= WORTH or len(runs) < RUNS:
+        return len(runs) >= WORTH
+    size = database.execute(
+        "SELECT coalesce(sum(length(summary)), 0) FROM run WHERE id >= ?", (int(runs.min()),)
+    )
+    return int(size[0][0]) >= WORTH_BYTES
+
+
 def _write(database: Database, segment: int) -> bool:
     first, last = segment * RUNS + 1, (segment + 1) * RUNS
     size = database.execute(
@@ -97,22 +117,23 @@ def _write(database: Database, segment: int) -> bool:
             (first, last),
         )
         parts = [summaries.unpack(bytes(blob)) for _, blob in blobs]
-        rows = np.concatenate([summaries.no_rows(), *parts])
+        rows = summaries.joined(parts)
         owner = np.repeat(
             np.array([int(row[0]) - first for row in blobs], np.uint16), [len(part) for part in parts]
         )
-        shown = (rows["rank"] == 0) & (rows["count"] > 0)
-        rows, owner = rows[shown], owner[shown]
-        order = np.argsort(rows["key"], kind="stable")
-        rows, owner = rows[order], owner[order]
-        starts = np.flatnonzero(np.diff(rows["key"], prepend=-1))
-        ends = np.append(starts[1:], len(rows)).astype(np.int64)
+        # Of the rows only what is kept of them, in order: sorting whole rows would double them twice.
+        places = np.flatnonzero((rows["rank"] == 0) & (rows["count"] > 0))
+        places = places[np.argsort(rows["key"][places], kind="stable")]
+        owner, keys = owner[places], rows["key"][places]
+        kept = {field: rows[field][places] for field in ("count", *_FLOATS)}
+        starts = np.flatnonzero(np.diff(keys, prepend=-1)).tolist()
+        ends = [*starts[1:], len(keys)]
         database.execute("DELETE FROM metric_segment WHERE segment = ?", (segment,))
         database.execute_many(
             "INSERT INTO metric_segment (metric, segment, data) VALUES (?, ?, ?)",
             [
-                (int(rows["key"][start]), segment, _encode(rows[start:end], owner[start:end]))
-                for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+                (int(keys[start]), segment, _encode(kept, owner, start, end))
+                for start, end in zip(starts, ends, strict=True)
             ],
         )
         database.execute(
@@ -122,10 +143,13 @@ def _write(database: Database, segment: int) -> bool:
     return True
 
 
-def _encode(rows: Rows, owner: npt.NDArray[np.uint16]) -> bytes:
-    whole = zlib.compress(owner.astype("<u2").tobytes() + rows["count"].astype("<i8").tobytes(), 1)
-    floats = b"".join(rows[field].astype("<f8").tobytes() for field in _FLOATS)
-    return _HEAD.pack(len(rows), len(whole)) + whole + floats
+def _encode(
+    kept: Mapping[str, npt.NDArray[np.generic]], owner: npt.NDArray[np.uint16], start: int, end: int
+) -> bytes:
+    counts = kept["count"][start:end].astype("<i8").tobytes()
+    whole = zlib.compress(owner[start:end].astype("<u2").tobytes() + counts, 1)
+    floats = b"".join(kept[field][start:end].astype("<f8").tobytes() for field in _FLOATS)
+    return _HEAD.pack(end - start, len(whole)) + whole + floats
 
 
 def _decode(segment: int, data: bytes, aggregate: Aggregate) -> Part:

@@ -25,7 +25,7 @@ Kind: TypeAlias = Literal["metric", "param", "tag", "attribute", "dataset"]
 Aggregate: TypeAlias = Literal["last", "min", "max", "count"]
 
 TEXT_ATTRIBUTES = frozenset(
-    "run_id run_name experiment status user host note lifecycle parent_id artifact_uri".split()
+    "run_id run_name experiment status user host note lifecycle parent_id artifact_uri damage".split()
 )
 TIME_ATTRIBUTES = frozenset(("start_time", "end_time", "heard"))
 """Milliseconds since 1970, UTC."""
@@ -59,6 +59,17 @@ class Text:
     codes: CodeArray
     values: tuple[str, ...]
     rows: IntArray | None = None
+
+    def equals(self, text: str) -> BoolArray:
+        """For each code whether it stands for this text."""
+        matches: BoolArray = self.codes == (self.values.index(text) if text in self.values else -2)
+        return matches
+
+    def begins_with(self, text: str) -> BoolArray:
+        """For each code whether its text begins so."""
+        table = np.array([value.startswith(text) for value in self.values] + [False], dtype=np.bool_)
+        matches: BoolArray = table[self.codes]
+        return matches
 
     @cached_property
     def numbers(self) -> Number:

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from mltrack.store.client.journal import make_folder, random_hex, share_mode
+from mltrack.store.client.journal import make_folder, open_file, random_hex, share_mode
 from mltrack.store.client.secrets import redact_url
-from mltrack.store.errors import ReadOnly, StoreDamaged, StoreNewer, StoreUnavailable
-from mltrack.store.filesystem import probe
+from mltrack.store.errors import BadInput, ReadOnly, StoreDamaged, StoreNewer, StoreUnavailable
+from mltrack.store.filesystem import has_locks, node_local, probe
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 6
 # Other writers hold the lock for at most one fold commit (50 ms) or a backup step; this is far beyond both.
 BUSY_SECONDS = 30.0
+# PostgreSQL tells whoever listens here that the store was changed.
+CHANNEL = "mltrack_changed"
+CONNECT_SECONDS = 10
 Row = tuple[Any, ...]
 
 
@@ -39,26 +43,35 @@ class Database:
         self.readonly = readonly
         self.notes = notes
         self._depth = 0
-        self._lost: tuple[type[Exception], ...] = ()
+        self._connect: Callable[[], Any] | None = None
+        self._changed = False
+        self._told = False
+        self._notify = False
+        self._errors: tuple[type[Exception], ...] = (sqlite3.Error,)
+        self._refused: tuple[type[Exception], ...] = ()
         if kind == "postgresql":
             import psycopg
 
-            self._lost = (psycopg.OperationalError, psycopg.InterfaceError)
+            self._refused = (psycopg.DataError, psycopg.errors.ProgramLimitExceeded)
+            self._errors = (psycopg.OperationalError, psycopg.InterfaceError, *self._refused)
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """Run one statement; all its rows (none for a statement that returns none)."""
         try:
             if self.kind == "sqlite":
                 return list(self.connection.execute(sql, parameters))
+            self._connect_again()
             try:
-                cursor = self.connection.execute(sql.replace("?", "%s"), tuple(parameters))
-                return list(cursor.fetchall()) if cursor.description else []
-            except self._lost as error:
-                raise StoreUnavailable(
-                    f"The PostgreSQL store {self.where} went away ({error}). Try again in a moment."
-                ) from error
-        except sqlite3.Error as error:
-            raise explain(error, self.where) from error
+                cursor = self.connection.execute(sql.replace("?", "%s"), _escaped(parameters))
+            except self._errors:
+                # That a connection has broken is known when it is used. What only asks is asked again.
+                if not self._may_repeat(sql):
+                    raise
+                self._connect_again()
+                cursor = self.connection.execute(sql.replace("?", "%s"), _escaped(parameters))
+            return [_exact(row) for row in cursor.fetchall()] if cursor.description else []
+        except self._errors as error:
+            raise self._explained(error) from error
 
     def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run one statement for each row of parameters."""
@@ -66,10 +79,54 @@ class Database:
             if self.kind == "sqlite":
                 self.connection.executemany(sql, rows)
                 return
+            self._connect_again()
             with self.connection.cursor() as cursor:
-                cursor.executemany(sql.replace("?", "%s"), [tuple(row) for row in rows])
-        except sqlite3.Error as error:
-            raise explain(error, self.where) from error
+                cursor.executemany(sql.replace("?", "%s"), [_escaped(row) for row in rows])
+        except self._errors as error:
+            raise self._explained(error) from error
+
+    def _may_repeat(self, sql: str) -> bool:
+        return not self._depth and self.connection.closed and sql.startswith(("SELECT", "BEGIN"))
+
+    def _connect_again(self) -> None:
+        """A connection that broke is made anew, but not in the middle of a transaction, whose first half is gone."""
+        if self._depth or self._connect is None or not self.connection.closed:
+            return
+        self.connection = self._connect()
+        if self._told:
+            self.listen()
+
+    def listen(self) -> bool:
+        """Be told by the database when somebody changes the store; False for one that does not tell (SQLite).
+
+        What it tells makes ``connection.fileno()`` readable; ``heard`` says whether it was a change.
+        """
+        if self.kind != "postgresql":
+            return False
+        self.connection.add_notify_handler(self._hear)
+        self._told = True
+        self.execute(f"LISTEN {CHANNEL}")
+        return True
+
+    def _hear(self, told: Any) -> None:
+        self._changed = True
+
+    def heard(self) -> bool:
+        """Whether the store was changed since the last time this was asked. Raises StoreUnavailable."""
+        self.execute("SELECT 1")  # reads what has come
+        changed, self._changed = self._changed, False
+        return changed
+
+    def _explained(self, error: Exception) -> Exception:
+        """The error of ours for one of the engine's."""
+        if isinstance(error, sqlite3.Error):
+            return explain(error, self.where)
+        reason = str(error).strip().partition("\n")[0]
+        if isinstance(error, self._refused):
+            return BadInput(f"PostgreSQL cannot hold a value of this size or kind ({reason}).")
+        return StoreUnavailable(
+            f"The PostgreSQL store {self.where} is away ({reason}). What is shown is from before; nothing that is logged is lost."
+        )
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -85,17 +142,22 @@ class Database:
             return
         self.execute("BEGIN IMMEDIATE" if self.kind == "sqlite" else "BEGIN")
         self._depth = 1
+        self._notify = False
         try:
             if self.kind == "postgresql":
                 # The same promise as BEGIN IMMEDIATE: what a transaction read is still true when it writes.
                 self.execute("SELECT pg_advisory_xact_lock(7203911)")
             yield
+            if self._notify:
+                self.execute(f"NOTIFY {CHANNEL}")  # sent when the transaction is committed
         except BaseException:
             self._depth = 0
             self._rollback()
             raise
-        self._depth = 0
-        self.execute("COMMIT")
+        try:
+            self.execute("COMMIT")  # still inside: on a new connection it would say that all is well
+        finally:
+            self._depth = 0
 
     def _rollback(self) -> None:
         if self.kind == "postgresql" and self.connection.closed:
@@ -119,6 +181,7 @@ class Database:
 
     def next_seq(self) -> int:
         """The next value of the change counter. Inside a transaction: commits order changes as readers see them."""
+        self._notify = self.kind == "postgresql"
         rows = self.execute(
             "UPDATE setting SET value = CAST(CAST(value AS BIGINT) + 1 AS TEXT) WHERE key = 'seq' RETURNING value"
         )
@@ -127,6 +190,28 @@ class Database:
     def close(self) -> None:
         """Give the connection back."""
         self.connection.close()
+
+
+def _escaped(parameters: Sequence[Any]) -> Row:
+    """Parameters for PostgreSQL, whose texts hold every character but NUL: that and our escape become two others."""
+    return tuple(
+        value.replace("\x01", "\x01\x01").replace("\0", "\x01\x02")
+        if type(value) is str and ("\0" in value or "\x01" in value)
+        else value
+        for value in parameters
+    )
+
+
+def _exact(row: Row) -> Row:
+    """A row from PostgreSQL with its texts as they were given."""
+    if not any(type(value) is str and "\x01" in value for value in row):
+        return row
+    return tuple(
+        re.sub("\x01(.)", lambda found: "\0" if found[1] == "\x02" else "\x01", value, flags=re.DOTALL)
+        if type(value) is str
+        else value
+        for value in row
+    )
 
 
 def explain(error: sqlite3.Error, where: str) -> Exception:
@@ -142,7 +227,12 @@ def explain(error: sqlite3.Error, where: str) -> Exception:
         return ReadOnly(
             f"The database {where} cannot be written by you. Ask its owner, or use a store of your own (--store)."
         )
-    if "full" in text or "disk I/O" in text:
+    if "disk I/O" in text:
+        return StoreUnavailable(
+            f"The database {where} could not be read or written ({text}): its disk is full, over a quota, or failing. "
+            "Free some space or see the system's log; nothing that was logged is lost."
+        )
+    if "full" in text:
         return StoreUnavailable(
             f"The database {where} cannot grow ({text}). Free some space; nothing that was logged is lost."
         )
@@ -218,11 +308,17 @@ def _set_wal(connection: sqlite3.Connection) -> None:
             time.sleep(0.01)
 
 
+def lock_folder(root: Path) -> Path:
+    """Where the locks of a store lie: in it, or on this machine where its filesystem has none."""
+    return root / "locks" if has_locks(root) else node_local(root, "locks")
+
+
 @contextmanager
 def file_lock(root: Path, name: str, wait: bool = True) -> Iterator[bool]:
     """Hold the store-wide lock ``name``; yields whether it was taken (always, when waiting)."""
-    make_folder(root / "locks", root)
-    fd = os.open(root / "locks" / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, share_mode(root))
+    folder = lock_folder(root)
+    make_folder(folder, root)
+    fd = open_file(folder / name, os.O_RDWR | os.O_CREAT, share_mode(root))
     try:
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -244,7 +340,7 @@ def _create_sqlite(path: Path, root: Path) -> None:
             if path.exists():
                 return
             temporary = path.parent / f".{random_hex(12)}.db"
-            os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, share_mode(root)))
+            os.close(open_file(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, share_mode(root)))
             connection = sqlite3.connect(temporary, isolation_level=None)
             try:
                 if probe(path.parent).wal:
@@ -288,8 +384,14 @@ def open_postgresql(url: str, readonly: bool = False) -> Database:
             "A PostgreSQL store needs psycopg: pip install 'mltrack-tui[postgres]'."
         ) from None
     plain = url.replace("postgresql+psycopg://", "postgresql://", 1)
+
+    def connect() -> Any:
+        return psycopg.connect(
+            plain, autocommit=True, connect_timeout=CONNECT_SECONDS, application_name="mltrack"
+        )
+
     try:
-        connection = psycopg.connect(plain, autocommit=True, connect_timeout=10)
+        connection = connect()
         with connection.transaction():
             connection.execute("SELECT pg_advisory_xact_lock(7203912)")
             made = connection.execute("SELECT to_regclass('setting')").fetchone()
@@ -304,7 +406,9 @@ def open_postgresql(url: str, readonly: bool = False) -> Database:
             f"The PostgreSQL store {redact_url(url)} cannot be used ({reason})."
         ) from error
     newer = row is not None and int(row[0]) > SCHEMA_VERSION
-    return Database(connection, "postgresql", redact_url(url), readonly or newer)
+    database = Database(connection, "postgresql", redact_url(url), readonly or newer)
+    database._connect = connect
+    return database
 
 
 def _create_postgresql(connection: Any) -> None:
@@ -318,7 +422,7 @@ def _create_postgresql(connection: Any) -> None:
     dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
     for table in SQLModel.metadata.sorted_tables:
         connection.execute(str(CreateTable(table).compile(dialect=dialect)))
-        for index in table.indexes:
+        for index in tables.indexes_of(table, "postgresql"):
             connection.execute(str(CreateIndex(index).compile(dialect=dialect)))
     for key, value in first_settings():
         connection.execute("INSERT INTO setting (key, value) VALUES (%s, %s)", (key, value))

@@ -9,25 +9,60 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from mltrack.store import registry_operations
+from mltrack.store import experiment_operations, registry_operations
 from mltrack.store.client import host
-from mltrack.store.client.journal import random_hex, share_mode
+from mltrack.store.client.journal import open_file, random_hex, share_mode
 from mltrack.store.database import Database
 from mltrack.store.errors import BadInput, Conflict, ExperimentNotFound, RunNotFound, StoreUnavailable
+from mltrack.store.experiment_operations import named_experiment
 from mltrack.store.experiments import experiment_for
-from mltrack.store.records import Decision
+from mltrack.store.records import Actor, Decision
 from mltrack.store.run_state import settle_run
+from mltrack.store.source_operations import set_source
 
 Operation = dict[str, Any]
 FILE = "decisions.jsonl"
 _WAITING = "decisions_waiting"
 FIELDS = ("name", "note", "experiment", "lifecycle", "pinned")
+
+
+_channel = "python"
+_acting: ContextVar[Actor | None] = ContextVar("acting", default=None)
+
+
+def use_channel(channel: str) -> None:
+    """Say through what this process decides: tui, cli, rest; python when nobody says."""
+    global _channel
+    _channel = channel
+
+
+@contextmanager
+def acting(actor: Actor) -> Iterator[None]:
+    """Decide in the name of somebody else who was made known to this process: a server's client."""
+    token = _acting.set(actor)
+    try:
+        yield
+    finally:
+        _acting.reset(token)
+
+
+def acting_for() -> Actor | None:
+    """Who else this process acts for now, when it is known for certain; None for oneself and for who only says a name."""
+    found = _acting.get()
+    return found if found is not None and found.identity != "claimed" else None
+
+
+def actor(database: Database) -> Actor:
+    """Who decides now. The kernel vouches for the writer of a file, not for what a client tells PostgreSQL."""
+    return _acting.get() or Actor(host.user(), _channel, "kernel" if database.kind == "sqlite" else "claimed")
 
 
 def decide(
@@ -40,11 +75,14 @@ def decide(
 ) -> Decision:
     """Apply operations as one decision. When this returns it survives a power cut; when it raises nothing has changed."""
     now = time.time_ns() // 1_000_000
+    who = actor(database)
     record: dict[str, Any] = {
         "id": random_hex(32),
         "time": now,
         "kind": kind,
-        "actor": host.user(),
+        "actor": who.name,
+        "channel": who.channel,
+        "identity": who.identity,
         "uid": os.getuid(),
         "host": str(host.identity().get("host", "")),
         "sentence": sentence,
@@ -162,10 +200,9 @@ def apply_again(database: Database, record: dict[str, Any]) -> None:
 
 def undo(database: Database, root: Path, redo: bool = False) -> Decision:
     """Take back the last decision of this user that still holds; with ``redo``, the last undo that nothing followed."""
-    actor = host.user()
     rows = database.execute(
         "SELECT id, sentence, record FROM decision WHERE actor = ? AND undone_by IS NULL ORDER BY time_ms DESC",
-        (actor,),
+        (actor(database).name,),
     )
     for key, sentence, text in rows:
         record = orjson.loads(text)
@@ -174,8 +211,8 @@ def undo(database: Database, root: Path, redo: bool = False) -> Decision:
             if kind == "do":
                 break  # something new was decided since: redoing would overwrite it
             continue
-        if not redo and kind == "undo":
-            continue
+        if record.get("channel") == "rest" or (not redo and kind == "undo"):
+            continue  # what a program asked the server for is not a slip of this person's hand
         if any(operation["op"] == "purged" for operation in record["inverse"]):
             raise Conflict(f"'{sentence}' cannot be undone: its files are gone.")
         said = str(sentence).removeprefix("Undid: ") if redo else f"Undid: {sentence}"
@@ -199,6 +236,8 @@ def _apply_all(
         if missing is not None and apply is _rename_experiment:
             apply = _rename_experiment_again
         try:
+            if operation["op"] in registry_operations.OPERATIONS:
+                registry_operations.refuse_foreign(database, operation)
             inverse.append(apply(database, operation, record))
         except (RunNotFound, ExperimentNotFound, Conflict):
             if missing is None:
@@ -223,7 +262,7 @@ def _append(root: Path, record: dict[str, Any]) -> tuple[int, int]:
     """Append one line and flush it to the disk. Returns the file's size before and after."""
     line = orjson.dumps(record) + b"\n"
     try:
-        fd = os.open(root / FILE, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, share_mode(root))
+        fd = open_file(root / FILE, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, share_mode(root))
         try:
             size = os.fstat(fd).st_size
             if size and os.pread(fd, 1, size - 1) != b"\n":
@@ -318,20 +357,9 @@ def _field(database: Database, operation: Operation, record: dict[str, Any]) -> 
     return {"op": "field", "run": operation["run"], "field": name, "value": old}
 
 
-def _experiment(database: Database, operation: Operation) -> int:
-    rows = database.execute(
-        "SELECT id FROM experiment WHERE name = ? ORDER BY lifecycle", (operation["name"],)
-    )
-    if not rows:
-        raise ExperimentNotFound(
-            f"There is no experiment '{operation['name']}'. 'mltrack experiments' lists them."
-        )
-    return int(rows[0][0])
-
-
 def _rename_experiment(database: Database, operation: Operation, record: dict[str, Any]) -> Operation:
     """Give an experiment another name; journals of runs started before now follow it."""
-    key, name, to = _experiment(database, operation), str(operation["name"]), str(operation["to"])
+    key, name, to = named_experiment(database, operation), str(operation["name"]), str(operation["to"])
     if database.execute(
         "SELECT 1 FROM experiment WHERE name = ? AND lifecycle = 'active' AND id <> ?", (to, key)
     ):
@@ -378,10 +406,26 @@ def _bury(database: Database, operation: Operation, record: dict[str, Any]) -> O
     return {"op": "purged", "run": operation["run"]}
 
 
+RUN_TABLES = (
+    "param tag run_input model_link model_metric artifact artifact_copy journal attempt block edit".split()
+)
+
+
+REMOVALS = "artifact_removals"
+"""Setting: addresses in object stores below which everything is to be removed, because its run was purged."""
+
+
 def _purge(database: Database, operation: Operation, record: dict[str, Any]) -> Operation:
-    """Forget a run for good: rows now, files after the commit. Its journals are never folded again."""
+    """Forget a run for good: rows now, files and objects after the commit. Its journals are never folded again."""
     run = _run(database, operation)
-    for table in ("param", "tag", "run_input", "artifact", "journal", "attempt", "block", "edit"):
+    places = database.execute(
+        "SELECT DISTINCT place FROM artifact_copy WHERE run = ? AND place <> ''", (run,)
+    )
+    if places:
+        waiting = orjson.loads(database.setting(REMOVALS, "[]"))
+        waiting += [f"{place}/{operation['run']}" for (place,) in places]
+        database.set_setting(REMOVALS, orjson.dumps(waiting).decode())
+    for table in RUN_TABLES:
         database.execute(f"DELETE FROM {table} WHERE run = ?", (run,))
     database.execute("DELETE FROM run WHERE id = ?", (run,))
     database.next_seq()
@@ -393,5 +437,7 @@ APPLY: dict[str, Callable[[Database, Operation, dict[str, Any]], Operation]] = {
     "field": _field,
     "rename_experiment": _rename_experiment,
     "purge": _purge,
+    "source": set_source,
+    **experiment_operations.OPERATIONS,
     **registry_operations.OPERATIONS,
 }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import orjson
 
 from mltrack.store import decisions
 from mltrack.store.blocks import decode
-from mltrack.store.client.journal import make_folder, random_hex
+from mltrack.store.client.journal import make_folder, open_file, random_hex, share_mode
 from mltrack.store.database import Database, file_lock, open_sqlite
 from mltrack.store.errors import StoreDamaged, StoreError
 from mltrack.store.fold import Fold
@@ -34,6 +36,16 @@ def examine(root: Path, database_path: Path, repair: bool = True) -> Diagnosis:
     problem = _problem(database_path)
     if problem is None:
         diagnosis = Diagnosis(True, [f"{database_path} is sound."])
+        if not repair:
+            with closing(open_sqlite(database_path, root, readonly=True)) as database:
+                rows = database.execute(
+                    "SELECT run_id, damage FROM run WHERE damage IS NOT NULL ORDER BY run_id"
+                )
+                diagnosis.said += [f"Damaged: {run_id}: {damage}" for run_id, damage in rows]
+                diagnosis.said.append(
+                    f"The store has {database.execute('SELECT count(*) FROM run')[0][0]:,} runs."
+                )
+            return diagnosis
         database = open_sqlite(database_path, root)
     else:
         diagnosis = Diagnosis(False, [f"{database_path} is damaged: {problem.rstrip('.')}."])
@@ -88,8 +100,12 @@ def _decode_everything(connection: sqlite3.Connection) -> None:
     for summary, attempts in connection.execute("SELECT summary, attempts FROM run"):
         unpack(summary)
         unpack(attempts)
-    for (data,) in connection.execute("SELECT data FROM block"):
+    # A store that an older mltrack wrote has no outlines.
+    outlines = any(row[1] == "zoom" for row in connection.execute("PRAGMA table_info(block)"))
+    for data, zoom in connection.execute(f"SELECT data, {'zoom' if outlines else 'NULL'} FROM block"):
         decode(data)
+        if zoom is not None:
+            decode(zoom)
 
 
 def _rebuild(root: Path, path: Path, diagnosis: Diagnosis) -> Database:
@@ -106,8 +122,13 @@ def _rebuild(root: Path, path: Path, diagnosis: Diagnosis) -> Database:
         backups = [file for file in folder.glob("*.db") if not file.name.startswith("damaged-")]
         for backup in sorted(backups, reverse=True):
             if _problem(backup) is None:
-                part = path.with_name(f".{path.name}.part")
-                part.write_bytes(backup.read_bytes())
+                part = path.with_name(f".{path.name}.{random_hex(8)}.part")
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                with (
+                    backup.open("rb") as sound,
+                    os.fdopen(open_file(part, flags, share_mode(root)), "wb") as copy,
+                ):
+                    shutil.copyfileobj(sound, copy, 1 << 20)
                 os.replace(part, path)
                 diagnosis.said.append(f"Rebuilding from the backup {backup.name}, journals and decisions.")
                 break

@@ -12,6 +12,7 @@
     ├── AmbiguousRun              a name or prefix means several runs; has .candidates
     ├── FilterError               a search text is wrong; has .text and .position
     ├── Conflict                  the thing changed meanwhile, or exists already
+    ├── Forbidden                 a policy reserves this for others, or asks for an approval or check first
     └── BadInput                  a value that cannot be stored or used
 
 Each error carries one sentence for the person at the keyboard: what happened, and what to do about it.
@@ -98,6 +99,10 @@ class FilterError(MltrackError):
 
 class Conflict(MltrackError):
     """The thing was changed by somebody else meanwhile, or exists already."""
+
+
+class Forbidden(MltrackError):
+    """A policy of the registry does not let this happen now, or by this person."""
 
 
 class BadInput(MltrackError):

@@ -1,12 +1,16 @@
-"""What the filesystem below a store can be trusted with: WAL needs shared memory that only a local one gives."""
+"""What the filesystem below a store can be trusted with: WAL needs shared memory that only a local one gives, a database locks."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import hashlib
 import mmap
 import os
 import re
+import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from mltrack.store.client.journal import random_hex
@@ -22,16 +26,21 @@ _OCTAL = re.compile(r"\\([0-7]{3})")  # how the kernel writes spaces and the lik
 
 @dataclass(frozen=True, slots=True)
 class Filesystem:
-    """Kind (as the kernel names it, "" when unknown) and whether WAL is proven to work."""
+    """Kind (as the kernel names it, "" when unknown), whether WAL is proven to work, why not, and whether locks do."""
 
     kind: str
     wal: bool
     why: str
+    locks: bool = True
 
 
 def probe(folder: Path) -> Filesystem:
-    """Look at the mount below ``folder`` and try a shared mapping there. Never raises."""
+    """Look at the mount below ``folder``, try a shared mapping and locks there. Never raises."""
     kind = _mount_kind(folder)
+    if not has_locks(folder):
+        return Filesystem(
+            kind, False, f"{folder} is on {kind or 'a filesystem'} without working locks", False
+        )
     if kind not in LOCAL:
         return Filesystem(
             kind, False, f"{folder} is on {kind or 'an unknown filesystem'}, which several hosts may share"
@@ -39,6 +48,56 @@ def probe(folder: Path) -> Filesystem:
     if not _shares_memory(folder):
         return Filesystem(kind, False, f"{folder} does not support shared memory maps")
     return Filesystem(kind, True, "")
+
+
+def cache_folder() -> Path:
+    """Where this user's rebuildable files go."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return Path(base if os.path.isabs(base) else os.path.expanduser("~/.cache")) / "mltrack"
+
+
+def node_local(root: Path, kind: str) -> Path:
+    """Where files of this kind lie on this machine for a store on a filesystem that cannot hold them."""
+    return cache_folder() / kind / hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
+
+
+@lru_cache(64)
+def has_locks(folder: Path) -> bool:
+    """Whether one process sees the locks of another in ``folder`` (or, until it is made, in what it will be made in).
+
+    False where locking is refused (some FUSE and network filesystems) and where it is granted to everybody (``nolock``).
+    """
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    path = folder / f".probe-{random_hex(12)}"
+    try:
+        one = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return True  # a folder we cannot write is only read: nothing is locked there
+    try:
+        # A lock of the open file, not of the process, is another owner's for whoever grants locks: no process is needed.
+        two = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.lockf(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return _is_refused(two)
+        finally:
+            os.close(two)
+    except OSError:
+        return False
+    finally:
+        os.close(one)
+        os.unlink(path)
+
+
+def _is_refused(fd: int) -> bool:
+    command = getattr(fcntl, "F_OFD_SETLK", None)
+    if command is None:  # macOS: its own filesystems have locks
+        return True
+    try:
+        fcntl.fcntl(fd, command, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    except OSError as error:
+        return error.errno in (errno.EAGAIN, errno.EACCES, errno.EINVAL)  # the last: a kernel before 3.15
+    return False
 
 
 def _mount_kind(folder: Path) -> str:

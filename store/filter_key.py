@@ -96,7 +96,7 @@ def _mlflow_key(token: Token, text: str) -> Key:
         raise FilterError(text, token.position, message)
     if kind is None or kind == "attribute":
         if name not in MLFLOW_ATTRIBUTES:
-            message = f"MLflow has no attribute '{name}'.{closest(name, MLFLOW_ATTRIBUTES)}"
+            message = f"Invalid attribute key '{name}' specified: MLflow has none of this name.{closest(name, MLFLOW_ATTRIBUTES)}"
             raise FilterError(text, token.position, message)
         return Key("attribute", MLFLOW_ATTRIBUTES[name], token.position, exact=True)
     if kind == "dataset" and name not in DATASET_KEYS:

@@ -57,6 +57,18 @@ _PATTERN_OPERATORS: dict[str, tuple[MatchHow, bool]] = {
 }  # fmt: skip
 _HOW: dict[str, MatchHow] = {"like": "like", "ilike": "ilike"}
 _RESERVED = frozenset(("and", "or", "not", "in"))
+# Operators of other languages, which would otherwise be looked for in the names of runs. In quotes they are words again.
+_FOREIGN = {
+    "contains": "like '%text%' (or ilike, in any letter case)",
+    "includes": "like '%text%' (or ilike, in any letter case)",
+    "startswith": "like 'text%'",
+    "endswith": "like '%text'",
+    "equals": "=",
+    "matches": "~ and a regular expression",
+    "regexp": "~ and a regular expression",
+    "rlike": "~ and a regular expression",
+    "between": "key >= 1 and key <= 2",
+}
 _SYMBOLS = {"&": "and", "&&": "and", "|": "or", "||": "or"}
 
 
@@ -168,9 +180,16 @@ class _Parser:
         ):
             if self._is_test(1) or self._cursor.ahead().kind == "(":
                 break
+            if len(words) == 1 and self._cursor.ahead().kind == "word":
+                self._refuse_foreign(self._cursor.here)
             self._count_term(self._cursor.here)
             words.append(self._name_contains(self._cursor.next()))
         return words[0] if len(words) == 1 else And(tuple(words))
+
+    def _refuse_foreign(self, token: Token) -> None:
+        if token.keyword in _FOREIGN:
+            message = f"There is no operator '{token.text}': write {_FOREIGN[token.keyword]}, or '{token.text}' in quotes for the word."
+            raise self._cursor.error(token.position, message)
 
     def _name_contains(self, token: Token) -> Node:
         pattern = self._pattern(Written(token.text, len(token.parts[0].quote) > 0, token.position))
@@ -217,7 +236,8 @@ class _Parser:
     def _one_of(self, key: Key, negated: bool, operator: Token) -> Node:
         if self._mlflow and key.kind != "dataset" and key.name != "run_id":
             raise self._cursor.error(
-                operator.position, "MLflow's filters have 'in' for run_id and datasets only."
+                operator.position,
+                "Only 'run_id' and datasets support comparison with a list of quoted string values.",
             )
         if self._cursor.here.kind != "(":
             raise self._cursor.error(

@@ -84,6 +84,7 @@ ATTRIBUTES: dict[str, str] = MLFLOW_ATTRIBUTES | {
     "heard": "heard",
     "duration": "duration",
     "step": "step",
+    "damage": "damage",
 }
 
 STATUSES = ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED", "LOST")
@@ -232,9 +233,11 @@ class Expr:
 
 @dataclass(frozen=True)
 class SortKey:
-    """One key of an order. `numeric`: texts that spell numbers sort as numbers, before other texts."""
+    """One key of an order. `numeric`: texts that spell numbers sort as numbers, before other texts.
+    `stated`: a direction was written; `best(...)` without one puts the best first."""
 
     text: str
     key: Key
     descending: bool
     numeric: bool
+    stated: bool = True

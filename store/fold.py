@@ -15,14 +15,16 @@ import orjson
 
 from mltrack.store.blocks import merge_blocks
 from mltrack.store.client.journal import run_folder
-from mltrack.store.database import Database, file_lock
-from mltrack.store.fold_meta import ensure_run, fold_meta, load_state
-from mltrack.store.fold_points import KeyIds, fold_points, parse_points, to_columns
+from mltrack.store.database import Database, file_lock, lock_folder
+from mltrack.store.errors import BadInput
+from mltrack.store.fold_meta import ensure_run, experiment_name, fold_meta, load_state
+from mltrack.store.fold_points import KeyIds, attempt_no, fold_points, parse_points, to_columns
 from mltrack.store.journal_reader import JournalName, JournalProblem, file_kind, read_header, read_slice
 from mltrack.store.liveness import Here
 from mltrack.store.records import FoldReport
 from mltrack.store.run_state import settle_run
-from mltrack.store.upkeep import unsealed
+from mltrack.store.sharing import known_owner
+from mltrack.store.upkeep import RESTORED, unsealed
 
 # Work per commit: readers and other writers wait no longer than this for the lock.
 COMMIT_SECONDS = 0.05
@@ -34,7 +36,7 @@ COPY_SECONDS = 60.0
 # Coarser than any filesystem's clock.
 SHARD_NANOSECONDS = 3_000_000_000
 # What folding one journal may run into because of what is in it; it must not keep its neighbours from being folded.
-_BAD_CONTENT = (ValueError, TypeError, KeyError, OverflowError)
+_BAD_CONTENT = (ValueError, TypeError, KeyError, OverflowError, BadInput)
 
 
 @dataclass
@@ -81,6 +83,12 @@ class Fold:
                 return FoldReport(folded_by_other=True)
             if everything:
                 return self._fold(self._all_folders(), seconds)
+            if self._database.setting(RESTORED):
+                report = self._fold(self._all_folders(), seconds)
+                if not report.pending_bytes:
+                    with self._database.transaction():
+                        self._database.execute("DELETE FROM setting WHERE key = ?", (RESTORED,))
+                return report
             folders = self._open_folders()
             copied = self._copied_in({folder.name for folder in folders})
             report = self._fold(folders + copied, seconds)
@@ -221,16 +229,22 @@ class Fold:
         except OSError:
             return found
         for file_name in names:
-            path = folder / file_name
+            file = path = folder / file_name
             if file_name.endswith(".jsonl.zst"):
-                unpacked = self._unsealed(path)
+                try:
+                    unpacked = self._unsealed(path)
+                except OSError as error:
+                    reason = f"{file_name} cannot be unpacked ({error.strerror or error})"
+                    count.damaged.append(f"{folder.name}: {reason}")
+                    self._mark_damaged(folder.name, reason)
+                    continue
                 if unpacked is None:
                     continue
                 path = unpacked
             elif file_kind(file_name) is None:
                 continue
             try:
-                name = self._headers.get(path) or read_header(path)
+                name = self._headers.get(path) or self._header(path, file)
             except JournalProblem as problem:
                 count.damaged.append(f"{folder.name}: {problem}")
                 self._mark_damaged(folder.name, str(problem))
@@ -251,6 +265,11 @@ class Fold:
                 continue
         return found
 
+    def _header(self, path: Path, file: Path) -> JournalName | None:
+        """Line 1 of a journal, and whose it is in a shared store; ``file`` is what lies in the run's folder."""
+        name = read_header(path)
+        return name if name is None else replace(name, owner=known_owner(file, self._root))
+
     def _unsealed(self, path: Path) -> Path | None:
         """A plain copy of a sealed journal the database does not know (it is being rebuilt); None when it knows it."""
         named = file_kind(path.name.removesuffix(".zst"))
@@ -260,7 +279,7 @@ class Fold:
             "SELECT 1 FROM journal WHERE jid = ? AND kind = ? AND position > 0", (named[1], named[0])
         ):
             return None
-        plain = unsealed(path, self._own / "locks")
+        plain = unsealed(path, lock_folder(self._own))
         self._temporary.append(plain)
         return plain
 
@@ -289,7 +308,7 @@ class Fold:
         if first is None:
             return False
         database, name = self._database, journal.name
-        if first.restarted and read_header(journal.path) != name:
+        if first.restarted and self._header(journal.path, journal.path) != name:
             self._headers.pop(
                 journal.path, None
             )  # another journal lies there now: the next refresh looks at it
@@ -297,7 +316,7 @@ class Fold:
         began = time.monotonic()
         records = points = skipped = 0
         with database.transaction():
-            run = ensure_run(database, name, first.lines if name.kind == "meta" else None)
+            run = ensure_run(database, name, experiment_name(first.lines) if name.kind == "meta" else "")
             position, tail, piece = journal.position, journal.tail, first
             if first.restarted:  # all of it is read again: what it skipped is counted again
                 database.execute(
@@ -323,7 +342,7 @@ class Fold:
                     skipped += bad
                     records += len(parsed)
                     if parsed:
-                        attempt = self._attempt_no(run, name.attempt)
+                        attempt = attempt_no(database, run, name.attempt)
                         points += fold_points(
                             database, run, to_columns(parsed, name.rank, attempt, self._keys)
                         )
@@ -335,10 +354,10 @@ class Fold:
                     break
                 piece = following
             database.execute(
-                "INSERT INTO journal (jid, kind, run, position, check_tail, skipped, header) VALUES (?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO journal (jid, kind, run, position, check_tail, skipped) VALUES (?, ?, ?, ?, ?, ?)"
                 " ON CONFLICT (jid, kind) DO UPDATE SET position = excluded.position, check_tail = excluded.check_tail,"
                 " skipped = journal.skipped + excluded.skipped",
-                (name.jid, name.kind, run, position, tail, skipped, orjson.dumps(name.header).decode()),
+                (name.jid, name.kind, run, position, tail, skipped),
             )
             if name.kind == "meta":
                 self._apply_close(name, piece.lines)
@@ -364,15 +383,6 @@ class Fold:
             self._database.execute(
                 "UPDATE journal SET closed = ? WHERE jid = ? AND kind = 'meta'", (points, name.jid)
             )
-
-    def _attempt_no(self, run: int, attempt: str) -> int:
-        rows = self._database.execute("SELECT no FROM attempt WHERE run = ? AND name = ?", (run, attempt))
-        if rows:
-            return int(rows[0][0])
-        rows = self._database.execute("SELECT coalesce(max(no), -1) + 1 FROM attempt WHERE run = ?", (run,))
-        no = int(rows[0][0])
-        self._database.execute("INSERT INTO attempt (run, no, name) VALUES (?, ?, ?)", (run, no, attempt))
-        return no
 
     def _mark_damaged(self, run_id: str, reason: str) -> None:
         if len(run_id) != 32:

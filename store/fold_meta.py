@@ -20,6 +20,8 @@ from mltrack.store.journal_reader import JournalName
 _SUMMARY_FIELDS = 10
 # Facts that other records or the fold itself write.
 _OUR_FACTS = frozenset(("stamps", "started", "refused"))
+# An end that says that the attempt goes on after all: MLflow's clients resume a run so.
+REOPENED = ("RUNNING", "SCHEDULED")
 # How many refusals of a run are kept by name.
 REFUSED_KEPT = 100
 _WHOLE_FIELDS = (0, 1, 2, 5, 7, 8, 9)
@@ -50,29 +52,31 @@ class RunState:
         return default if found is None else found[1]
 
 
-def ensure_run(database: Database, name: JournalName, lines: list[bytes] | None = None) -> int:
-    """The row number of a journal's run, created with what line 1 (and a start record among ``lines``) says when it is new."""
+def ensure_run(database: Database, name: JournalName, experiment: str = "") -> int:
+    """The row number of a journal's run, created with what line 1 says (and its start record of ``experiment``) when it is new."""
     rows = database.execute("SELECT id FROM run WHERE run_id = ?", (name.run_id,))
     if rows:
         return int(rows[0][0])
     at = int(name.header.get("time", 0))
-    experiment = experiment_for(database, _experiment_name(lines or []), at)
+    number = experiment_for(database, experiment or "Default", at)
     rows = database.execute(
-        "INSERT INTO run (run_id, experiment_id, name, start_ms, host, lifecycle, seq) VALUES (?, ?, ?, ?, ?, 'active', 0) RETURNING id",
-        (name.run_id, experiment, name.run_id[:8], at, str(name.header.get("host", ""))),
+        "INSERT INTO run (run_id, experiment_id, name, start_ms, host, owner, lifecycle, seq) VALUES (?, ?, ?, ?, ?, ?, 'active', 0)"
+        " RETURNING id",
+        (name.run_id, number, name.run_id[:8], at, str(name.header.get("host", "")), name.owner),
     )
     return int(rows[0][0])
 
 
-def _experiment_name(lines: list[bytes]) -> str:
+def experiment_name(lines: list[bytes]) -> str:
+    """The experiment that a start record among a journal's first lines names; "" when there is none."""
     for line in lines[1:3]:
         try:
             record = orjson.loads(line)
             if record["op"] == "start":
-                return str(record.get("experiment") or "Default")
+                return str(record.get("experiment") or "")
         except (orjson.JSONDecodeError, KeyError, TypeError):
             continue  # counted as skipped when it is folded
-    return "Default"
+    return ""
 
 
 def load_state(database: Database, run: int) -> RunState:
@@ -91,23 +95,30 @@ def fold_meta(
             continue
         try:
             record = orjson.loads(line)
-            time_ms = _whole(record["t"])
-            apply = _APPLY.get(record["op"])
-        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        except orjson.JSONDecodeError:
             state.skipped += 1
             continue
-        if apply is None:  # an op of a later minor version: kept in the journal, not ours to guess
-            state.skipped += 1
-            continue
-        try:
+        taken += fold_record(database, state, name, record, offset)
+    return taken
+
+
+def fold_record(
+    database: Database, state: RunState, name: JournalName, record: Any, offset: int, source: bool = False
+) -> bool:
+    """Apply one record; ``source``: also those that only a source may say. False, and counted, when it cannot be applied."""
+    try:
+        time_ms = _whole(record["t"])
+        # An op of a later minor version stays in the journal: it is not ours to guess.
+        apply = _APPLY.get(record["op"]) or (_OF_SOURCES.get(record["op"]) if source else None)
+        if apply is not None:
             apply(
                 _Context(database, state, name, time_ms, f"{time_ms:016d}.{name.jid}.{offset:012d}"), record
             )
-        except (KeyError, TypeError, ValueError, AttributeError):
-            state.skipped += 1
-            continue
-        taken += 1
-    return taken
+            return True
+    except (KeyError, TypeError, ValueError, AttributeError):
+        pass  # counted like a line that does not parse
+    state.skipped += 1
+    return False
 
 
 @dataclass(frozen=True)
@@ -150,12 +161,17 @@ def _texts(values: Any) -> dict[str, str]:
     return {str(key): value if isinstance(value, str) else str(value) for key, value in values.items()}
 
 
+def _moment(at: _Context, record: dict[str, Any]) -> int:
+    """When it happened: what the record says, else when it was written. A server's clients send times of their own."""
+    return at.time_ms if record.get("at") is None else _whole(record["at"])
+
+
 def _start(at: _Context, record: dict[str, Any]) -> None:
     state = at.state
     state.offer(
         f"begin {at.name.attempt}",
         at.stamp,
-        {"start": at.time_ms, "jid": at.name.jid, "header": at.name.header},
+        {"start": _moment(at, record), "jid": at.name.jid, "header": at.name.header},
     )
     if record.get("name"):
         # A name given at a resume is a new name; a random one is only given at the first start.
@@ -164,12 +180,17 @@ def _start(at: _Context, record: dict[str, Any]) -> None:
     if first is None or at.stamp < first[0]:
         state.values["first"] = [
             at.stamp,
-            {"experiment": str(record.get("experiment") or "Default"), "start": at.time_ms},
+            {
+                "experiment": str(record.get("experiment") or "Default"),
+                "start": _moment(at, record),
+                "logged": at.time_ms,
+            },
         ]
         state.changed = True
+    said = {**record, "user": at.name.owner or record.get("user")}
     for field_name in ("user", "parent", "key"):
-        if record.get(field_name) is not None:
-            state.offer(field_name, at.stamp, str(record[field_name]))
+        if said.get(field_name) is not None:
+            state.offer(field_name, at.stamp, str(said[field_name]))
     if record.get("total") is not None:
         state.offer("total", at.stamp, _whole(record["total"]))
     if isinstance(record.get("note"), str):
@@ -188,7 +209,15 @@ def _start(at: _Context, record: dict[str, Any]) -> None:
 
 def _param(at: _Context, record: dict[str, Any]) -> None:
     rank = at.name.rank
-    for key, value in _texts(record["v"]).items():
+    values = _texts(record["v"])
+    if len(values) > 1:  # many at once are nearly always all new
+        known = {row[0] for row in at.database.execute("SELECT key FROM param WHERE run = ?", (at.run,))}
+        new = [(at.run, key, value, rank, at.stamp) for key, value in values.items() if key not in known]
+        at.database.execute_many(
+            "INSERT INTO param (run, key, value, rank, stamp) VALUES (?, ?, ?, ?, ?)", new
+        )
+        values = {key: value for key, value in values.items() if key in known}
+    for key, value in values.items():
         found = at.database.execute(
             "SELECT value, rank, stamp, other FROM param WHERE run = ? AND key = ?", (at.run, key)
         )
@@ -246,7 +275,7 @@ def _name(at: _Context, record: dict[str, Any]) -> None:
 def _input(at: _Context, record: dict[str, Any]) -> None:
     size = record.get("size")
     at.database.execute(
-        "INSERT INTO run_input (run, name, digest, context, source, digest_kind, size) VALUES (?, ?, ?, ?, ?, ?, ?)"
+        "INSERT INTO run_input (run, name, digest, context, source, digest_kind, size, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (run, name, digest, context) DO NOTHING",
         (
             at.run,
@@ -256,7 +285,35 @@ def _input(at: _Context, record: dict[str, Any]) -> None:
             str(record.get("source", "")),
             str(record.get("digest_kind", "")),
             _whole(size) if size is not None else None,
+            orjson.dumps(record["detail"]).decode() if isinstance(record.get("detail"), dict) else "",
         ),
+    )
+
+
+def _model_link(at: _Context, record: dict[str, Any]) -> None:
+    way = str(record["way"])
+    if way not in ("input", "output"):
+        raise ValueError("way")
+    at.database.execute(
+        "INSERT INTO model_link (run, model_id, way, step) VALUES (?, ?, ?, ?) ON CONFLICT (run, model_id, way)"
+        " DO UPDATE SET step = excluded.step WHERE excluded.step > model_link.step",
+        (at.run, str(record["model"]), way, _whole(record.get("step", 0))),
+    )
+
+
+def _model_metric(at: _Context, record: dict[str, Any]) -> None:
+    rows: list[tuple[Any, ...]] = []
+    for model, key, step, time_ms, value, name, digest in record["v"]:
+        if type(value) not in (int, float) and value not in _SPECIAL:
+            raise ValueError("value")
+        text = value if isinstance(value, str) else repr(float(value))
+        rows.append(
+            (at.run, str(model), str(key), str(name), str(digest), _whole(step), _whole(time_ms), text)
+        )
+    at.database.execute_many(
+        "INSERT INTO model_metric (run, model_id, key, dataset_name, dataset_digest, step, time_ms, value)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        rows,
     )
 
 
@@ -272,6 +329,15 @@ def _artifact(at: _Context, record: dict[str, Any]) -> None:
             str(record.get("how", "")),
             at.stamp,
         ),
+    )
+
+
+def _artifact_copy(at: _Context, record: dict[str, Any]) -> None:
+    """The bytes of an artifact were put into an object store and compared; an empty place: they were removed there."""
+    at.database.execute(
+        "INSERT INTO artifact_copy (run, path, sha256, place, stamp) VALUES (?, ?, ?, ?, ?) ON CONFLICT (run, path, sha256)"
+        " DO UPDATE SET place = excluded.place, stamp = excluded.stamp WHERE excluded.stamp > artifact_copy.stamp",
+        (at.run, str(record["path"]), str(record["sha256"]), str(record["place"]), at.stamp),
     )
 
 
@@ -315,14 +381,19 @@ def _refused(at: _Context, record: dict[str, Any]) -> None:
 
 def _end(at: _Context, record: dict[str, Any]) -> None:
     status = str(record["status"])
-    if status not in ("FINISHED", "FAILED", "KILLED"):
+    if status not in ("FINISHED", "FAILED", "KILLED", *REOPENED):
         raise ValueError("status")
     kept = {
-        name: record[name] for name in ("exit", "signal", "reason", "traceback", "elapsed") if name in record
+        name: record[name]
+        for name in ("exit", "signal", "reason", "traceback", "elapsed", "until")
+        if name in record
     }
-    if kept.get("exit") is not None:
-        _whole(kept["exit"])
-    at.state.offer(f"end {at.name.attempt}", at.stamp, {"end": at.time_ms, "status": status, **kept})
+    for name in ("exit", "until"):
+        if kept.get(name) is not None:
+            _whole(kept[name])
+    # A client of the server may end a run and say no time: then nobody knows it.
+    ended = None if "at" in record and record["at"] is None else _moment(at, record)
+    at.state.offer(f"end {at.name.attempt}", at.stamp, {"end": ended, "status": status, **kept})
 
 
 def _close(at: _Context, record: dict[str, Any]) -> None:
@@ -340,11 +411,49 @@ _APPLY: dict[str, Callable[[_Context, dict[str, Any]], None]] = {
     "note": _note,
     "name": _name,
     "input": _input,
+    "model_link": _model_link,
+    "model_metric": _model_metric,
     "artifact": _artifact,
+    "artifact_copy": _artifact_copy,
     "progress": _progress,
     "facts": _facts,
     "summary": _summary,
     "refused": _refused,
     "end": _end,
     "close": _close,
+}
+
+
+def _status(at: _Context, record: dict[str, Any]) -> None:
+    status, end = str(record["v"]), record.get("end")
+    if status not in ("RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED", "LOST"):
+        raise ValueError("status")
+    said = {
+        "status": status,
+        "end": _whole(end) if end is not None else None,
+        "reason": str(record.get("reason", "")),
+    }
+    at.state.offer("status", at.stamp, said)
+
+
+def _experiment(at: _Context, record: dict[str, Any]) -> None:
+    at.state.offer("experiment", at.stamp, str(record["v"]))
+
+
+def _lifecycle(at: _Context, record: dict[str, Any]) -> None:
+    if record["v"] not in ("active", "trash"):
+        raise ValueError("lifecycle")
+    at.state.offer("lifecycle", at.stamp, record["v"])
+
+
+def _artifacts(at: _Context, record: dict[str, Any]) -> None:
+    at.state.offer("artifacts", at.stamp, str(record["v"]))
+
+
+# What another tool says of a run that it owns: it may say otherwise tomorrow, so none of this is final as in a journal.
+_OF_SOURCES: dict[str, Callable[[_Context, dict[str, Any]], None]] = {
+    "status": _status,
+    "experiment": _experiment,
+    "lifecycle": _lifecycle,
+    "artifacts": _artifacts,
 }

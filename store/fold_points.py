@@ -10,11 +10,12 @@ import numpy.typing as npt
 import orjson
 
 from mltrack.store import summary as summaries
-from mltrack.store.blocks import merge_blocks, read_points
+from mltrack.store.blocks import merge_blocks, read_points, write_merged
 from mltrack.store.database import Database
 from mltrack.store.series import Ints, PointColumns, distinct, encode_block, no_points, value_order
 from mltrack.store.summary import Rows
 
+_KEYS_ASKED = 500
 _SPECIAL = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
 
@@ -28,11 +29,15 @@ class KeyIds:
     def add(self, keys: set[str]) -> None:
         """Make sure that every key has a number. Inside a transaction."""
         missing = [key for key in keys if key not in self.ids]
+        for first in range(0, len(missing), _KEYS_ASKED):
+            some = missing[first : first + _KEYS_ASKED]
+            places = ", ".join("?" * len(some))
+            rows = self._database.execute(f"SELECT key, id FROM metric_key WHERE key IN ({places})", some)
+            self.ids.update((str(key), int(id)) for key, id in rows)
         for key in missing:
-            rows = self._database.execute("SELECT id FROM metric_key WHERE key = ?", (key,))
-            if not rows:
-                rows = self._database.execute("INSERT INTO metric_key (key) VALUES (?) RETURNING id", (key,))
-            self.ids[key] = int(rows[0][0])
+            if key not in self.ids:
+                made = self._database.execute("INSERT INTO metric_key (key) VALUES (?) RETURNING id", (key,))
+                self.ids[key] = int(made[0][0])
 
     def forget(self) -> None:
         """After a rollback: numbers given in it do not exist."""
@@ -141,8 +146,11 @@ def _series_id(rows: Rows | PointColumns) -> Ints:
     )
 
 
-def fold_points(database: Database, run: int, points: PointColumns) -> int:
-    """Store new points of a run and bring its summary up to date. Returns how many were new. Inside a transaction."""
+def fold_points(database: Database, run: int, points: PointColumns, final: bool = False) -> int:
+    """Store new points of a run and bring its summary up to date. Returns how many were new. Inside a transaction.
+
+    ``final``: no more will come, so that they are packed at once.
+    """
     fresh = distinct(points)
     stored = database.execute("SELECT summary, attempts FROM run WHERE id = ?", (run,))[0]
     every = summaries.unpack(stored[1] if stored[1] else stored[0])
@@ -151,13 +159,17 @@ def fold_points(database: Database, run: int, points: PointColumns) -> int:
     if len(fresh) == 0:
         return 0
     gained = summaries.rows_of_points(fresh)
-    rows = summaries.merge(np.concatenate((known, gained)))
+    rows = summaries.merge(summaries.joined((known, gained)))
+    if final and len(known) == 0:
+        write_merged(database, run, fresh)
+        store_summary(database, run, rows, summaries.no_rows())
+        return len(fresh)
     database.execute(
         "INSERT INTO block (run, kind, first_step, last_step, count, data) VALUES (?, 0, ?, ?, ?, ?)",
         (run, int(fresh.step.min()), int(fresh.step.max()), len(fresh), encode_block(fresh, small=False)),
     )
     restricted = every[every["whole"] == 0]
-    _store_summary(database, run, rows, restricted[~np.isin(_series_id(restricted), _series_id(gained))])
+    store_summary(database, run, rows, restricted[~np.isin(_series_id(restricted), _series_id(gained))])
     waiting = database.execute(
         "SELECT count(*), coalesce(sum(length(data)), 0) FROM block WHERE run = ? AND kind = 0", (run,)
     )[0]
@@ -166,7 +178,7 @@ def fold_points(database: Database, run: int, points: PointColumns) -> int:
     return len(fresh)
 
 
-def _store_summary(database: Database, run: int, rows: Rows, restricted: Rows) -> None:
+def store_summary(database: Database, run: int, rows: Rows, restricted: Rows) -> None:
     """Write the summary for rows per (key, rank, attempt), leaving superseded points out where there are several attempts.
 
     ``restricted`` are earlier rows without superseded points that are still right when their cut is.
@@ -177,11 +189,22 @@ def _store_summary(database: Database, run: int, rows: Rows, restricted: Rows) -
         )
         return
     whole, cut = _cut_rows(database, run, rows, restricted)
-    effective = summaries.over_attempts(np.concatenate((whole, cut)))
+    effective = summaries.over_attempts(summaries.joined((whole, cut)))
     database.execute(
         "UPDATE run SET summary = ?, attempts = ? WHERE id = ?",
-        (summaries.pack(effective), summaries.pack(np.concatenate((rows, cut))), run),
+        (summaries.pack(effective), summaries.pack(summaries.joined((rows, cut))), run),
     )
+
+
+def attempt_no(database: Database, run: int, attempt: str) -> int:
+    """The number that blocks name an attempt by, given when it is new. Inside a transaction."""
+    rows = database.execute("SELECT no FROM attempt WHERE run = ? AND name = ?", (run, attempt))
+    if rows:
+        return int(rows[0][0])
+    rows = database.execute("SELECT coalesce(max(no), -1) + 1 FROM attempt WHERE run = ?", (run,))
+    no = int(rows[0][0])
+    database.execute("INSERT INTO attempt (run, no, name) VALUES (?, ?, ?)", (run, no, attempt))
+    return no
 
 
 def attempt_order(database: Database, run: int) -> dict[int, int]:
@@ -240,7 +263,7 @@ def _cut_rows(database: Database, run: int, rows: Rows, restricted: Rows) -> tup
                 part["count"] = 0
             part["cut"], part["whole"] = first, 0
             parts.append(part)
-    return rows[~touched], np.concatenate(parts)
+    return rows[~touched], summaries.joined(parts)
 
 
 def _without_repeats(database: Database, run: int, fresh: PointColumns, known: Rows) -> PointColumns:

@@ -32,7 +32,7 @@ class JournalProblem(Exception):
 
 @dataclass(frozen=True, slots=True)
 class JournalName:
-    """What a journal file says it is: its first line."""
+    """What a journal file says it is: its first line. ``owner``: whose it is by the kernel, "" where its word counts."""
 
     jid: str
     kind: str
@@ -41,6 +41,7 @@ class JournalName:
     rank: int
     role: str
     header: dict[str, Any]
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,8 @@ class Here:
 
     def judge(self, header: dict[str, Any], beat_ms: int) -> Evidence:
         """Evidence about the process of a journal's first line, last heard at ``beat_ms`` (mtime of its marker)."""
+        if not any(header.get(name) for name in ("host", "boot", "pid")):
+            return Evidence(False, False, "")  # a server wrote for a client that it knows nothing of
         mine = self.identity
         same_machine = bool(mine.get("host")) and all(
             header.get(name) == mine.get(name) for name in ("host", "machine")

@@ -59,9 +59,63 @@ class Run:
     facts: dict[str, Any] = field(default_factory=dict)
     inputs: tuple[dict[str, Any], ...] = ()
     folder: Path | None = None
+    artifacts: Path | None = None  # the folder with the run's files, when there is one on this machine
     damage: str | None = None
     skipped: int = 0
     source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One start of a run; ``status`` is empty when no end of it was recorded."""
+
+    name: str
+    start_ms: int | None
+    end_ms: int | None
+    status: str
+    reason: str
+    exit_code: int | None
+    host: str
+    pid: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedFile:
+    """What was recorded of an artifact when it was logged: bytes, digest, how it was stored, and the address of its copy in an
+    object store ("" without one)."""
+
+    path: str
+    size: int
+    sha256: str
+    how: str
+    copy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunModel:
+    """A logged model that a run made or read (``way`` output or input), with its newest metrics."""
+
+    model_id: str
+    name: str
+    way: str
+    status: str
+    params: dict[str, str]
+    tags: dict[str, str]
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class RunDetails:
+    """What only the page of one run shows. ``refused`` holds (what, why); ``sequence`` changes with every change."""
+
+    sequence: int
+    attempts: tuple[Attempt, ...]
+    ranks: tuple[int, ...]
+    files: tuple[RecordedFile, ...]
+    refused: tuple[tuple[str, str], ...]
+    journals: int
+    sealed: int
+    models: tuple[RunModel, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +154,8 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class FoldReport:
-    """What a fold did: records and points taken, lines skipped, bytes still unread, and what could not be read."""
+    """What a fold did: records and points taken, lines skipped, what could not be read, and what is still unread: bytes of
+    journals, and runs of sources."""
 
     records: int = 0
     points: int = 0
@@ -108,14 +163,40 @@ class FoldReport:
     pending_bytes: int = 0
     damaged: tuple[str, ...] = ()
     folded_by_other: bool = False
+    waiting_runs: int = 0
+
+    def and_sources(self, others: FoldReport) -> FoldReport:
+        """This fold of journals together with one of sources."""
+        return FoldReport(
+            self.records + others.records,
+            self.points + others.points,
+            self.skipped + others.skipped,
+            self.pending_bytes,
+            self.damaged + others.damaged,
+            self.folded_by_other,
+            others.waiting_runs,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A change a person made: id for undo, and a sentence for the screen."""
+    """A change a person made: id for undo, and a sentence for the screen; ``trouble`` says what of it could not be done."""
 
     id: str
     sentence: str
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who decides, through what (tui, cli, rest, python), and how that is known.
+
+    ``identity``: "kernel" (the system's user of this process), "token" (a server checked it) or "claimed" (nobody did).
+    """
+
+    name: str
+    channel: str
+    identity: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,3 +208,17 @@ class Location:
     kind: str
     chosen_by: str
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """Data of another tool that is followed. ``problem``: why nothing can be read there now."""
+
+    path: str
+    kind: str
+    title: str
+    followed: bool
+    runs: int
+    waiting: int = 0
+    damaged: int = 0
+    problem: str = ""

@@ -10,7 +10,9 @@ import orjson
 
 from mltrack.store.database import Database
 from mltrack.store.experiments import experiment_for
+from mltrack.store.fold_meta import REOPENED
 from mltrack.store.liveness import Here
+from mltrack.store.pending import lay_over
 
 
 def settle_run(
@@ -29,55 +31,76 @@ def settle_run(
     """
     row = database.execute(
         "SELECT state, status, reason, lifecycle, heard_ms, end_ms, start_ms, name, experiment_id, run_id, note, parent_id, step,"
-        " total, exit_code, owner, host, pid, damage, seq FROM run WHERE id = ?",
+        " total, exit_code, owner, host, pid, damage, seq, source FROM run WHERE id = ?",
         (run,),
     )[0]
     state: dict[str, Any] = orjson.loads(row[0])
     if state.get("pending"):
         _drop_folded_summaries(database, run, state)
+        lay_over(database, run, state["pending"])
     edits = {
         str(field): str(value)
         for field, value in database.execute("SELECT field, value FROM edit WHERE run = ?", (run,))
     }
     begins = {name[6:]: value for name, (_, value) in _stamped(state) if name.startswith("begin ")}
-    ends = {name[4:]: value for name, (_, value) in _stamped(state) if name.startswith("end ")}
-    status, reason, heard, ended, exit_code = str(row[1]), str(row[2]), row[4], row[5], row[14]
+    ends = {
+        name[4:]: {**value, "logged": int(stamp.partition(".")[0])}
+        for name, (stamp, value) in _stamped(state)
+        if name.startswith("end ")
+    }
+    status, reason, ended, exit_code = str(row[1]), str(row[2]), row[5], row[14]
     newest = max(begins, default=None)
     begin = begins.get(newest, {}) if newest else {}
     header: dict[str, Any] = begin.get("header", {})
+    jid = str(begin.get("jid", ""))
+    heard = None if row[4] is None else int(row[4])
+    if not row[20]:
+        kept = newest not in ends and state.get("beat", jid if len(begins) == 1 and not ends else "") == jid
+        heard = _beat(database, run, state, jid, heard if kept else None, (beats or {}).get(jid))
     if newest is not None:
         end = ends.get(newest)
-        if end is not None:
+        if end is not None and end["status"] not in REOPENED:
             status, reason = end["status"], str(end.get("reason", ""))
-            ended, exit_code = int(end["end"]), end.get("exit")
-            heard = max(int(heard or 0), ended)
+            ended, exit_code = end["end"], end.get("exit")
+            heard = _heard_at_last(row, end)
         else:
-            if status not in ("LOST", "KILLED") or _start_changed(row, begin):
-                status, reason, ended, exit_code = "RUNNING", "", None, None
-            if here is not None:
-                beat = (beats or {}).get(str(begin.get("jid")))
-                if beat is not None:
-                    heard = max(int(heard or 0), beat)
-                evidence = here.judge(header, int(heard or begin.get("start", 0)))
+            exit_code = None
+            if end is not None:
+                # Whoever wrote this has ended: the run goes on elsewhere, or waits for it, and silence proves nothing.
+                status, reason = end["status"], str(end.get("reason", ""))
+                ended = end.get("until")
+            elif status not in ("LOST", "KILLED") or _start_changed(row, begin):
+                status, reason, ended = "RUNNING", "", None
+            if here is not None and end is None:
+                last = heard or int(begin.get("start", 0))
+                evidence = here.judge(header, last)
                 if evidence.lost:
-                    status, reason = _how_it_died(folder, str(begin.get("jid")), evidence.why)
-                    ended = int(heard or begin.get("start", 0))
+                    status, reason = _how_it_died(folder, jid, evidence.why)
+                    ended = last
                 elif status in ("LOST", "KILLED"):
                     status, reason, ended = "RUNNING", "", None
     elif ends:
         end = ends[max(ends)]
-        status, reason, ended = end["status"], str(end.get("reason", "")), int(end["end"])
+        status, reason, ended = end["status"], str(end.get("reason", "")), end["end"]
+        heard = _heard_at_last(row, end)
+    said = _value(state, "status", None)
+    if said is not None:  # a run of another tool is what that says
+        status, reason, ended = said["status"], said["reason"], said["end"]
     first = _value(state, "first", {})
     start = int(first.get("start") or row[6] or 0)
     experiment_id = int(row[8])
     if "experiment" in edits:
         experiment_id = int(edits["experiment"])
     elif first:
-        experiment_id = experiment_for(database, str(first["experiment"]), start)
+        named = str(_value(state, "experiment", first["experiment"]))
+        experiment_id = experiment_for(database, named, int(first.get("logged") or start))
+    lifecycle = edits.get("lifecycle", str(_value(state, "lifecycle", "active")))
+    if row[20] and database.execute("SELECT 1 FROM source WHERE path = ? AND hidden = 1", (row[20],)):
+        lifecycle = "removed"
     values = (
         status,
         reason,
-        edits.get("lifecycle", "active"),
+        lifecycle,
         heard,
         ended,
         start,
@@ -108,6 +131,25 @@ def settle_run(
     if not keep_status:
         database.execute("UPDATE run SET status = 'FAILED', reason = 'damaged' WHERE id = ?", (run,))
     return status
+
+
+def _beat(
+    database: Database, run: int, state: dict[str, Any], jid: str, kept: int | None, beat: int | None
+) -> int | None:
+    """When the newest attempt's process was last heard of; None when it never was. What older attempts said counts for nothing:
+    a clock that was wrong then must not keep a run alive now. So the state names the writer whose beats the row keeps."""
+    if beat is None:
+        return kept
+    if state.get("beat") != jid:
+        state["beat"] = jid
+        database.execute("UPDATE run SET state = ? WHERE id = ?", (orjson.dumps(state).decode(), run))
+    return beat if kept is None else max(kept, beat)
+
+
+def _heard_at_last(row: tuple[Any, ...], end: dict[str, Any]) -> int:
+    """When an attempt that has ended was last heard of: then, or when it was written down, where no time was said."""
+    last = int(end["logged"] if end["end"] is None else end["end"])
+    return max(int(row[4] or 0), last) if row[20] else last
 
 
 def _drop_folded_summaries(database: Database, run: int, state: dict[str, Any]) -> None:

@@ -11,6 +11,8 @@ CREATE TABLE audit (
   old_value TEXT DEFAULT '' NOT NULL,
   new_value TEXT DEFAULT '' NOT NULL,
   reason TEXT DEFAULT '' NOT NULL,
+  channel TEXT DEFAULT '' NOT NULL,
+  identity TEXT DEFAULT '' NOT NULL,
   hash TEXT DEFAULT '' NOT NULL,
   PRIMARY KEY (id)
 );
@@ -64,6 +66,23 @@ CREATE TABLE model_alias (
   PRIMARY KEY (name, alias)
 );
 
+CREATE TABLE model_request (
+  id TEXT NOT NULL,
+  name TEXT DEFAULT '' NOT NULL,
+  version BIGINT DEFAULT '0' NOT NULL,
+  target TEXT DEFAULT '' NOT NULL,
+  actor TEXT DEFAULT '' NOT NULL,
+  reason TEXT DEFAULT '' NOT NULL,
+  time_ms BIGINT DEFAULT '0' NOT NULL,
+  state TEXT DEFAULT 'open' NOT NULL,
+  decided_by TEXT DEFAULT '' NOT NULL,
+  decided_ms BIGINT,
+  answer TEXT DEFAULT '' NOT NULL,
+  PRIMARY KEY (id)
+);
+
+CREATE INDEX model_request_state_index ON model_request (state);
+
 CREATE TABLE model_tag (
   name TEXT NOT NULL,
   version BIGINT NOT NULL,
@@ -82,8 +101,15 @@ CREATE TABLE model_version (
   actor TEXT DEFAULT '' NOT NULL,
   created_ms BIGINT DEFAULT '0' NOT NULL,
   updated_ms BIGINT DEFAULT '0' NOT NULL,
+  staged_ms BIGINT DEFAULT '0' NOT NULL,
+  staged_by TEXT DEFAULT '' NOT NULL,
+  files TEXT DEFAULT '' NOT NULL,
   PRIMARY KEY (name, version)
 );
+
+CREATE INDEX model_version_run_index ON model_version (run_id);
+
+CREATE INDEX model_version_stage_index ON model_version (stage);
 
 CREATE TABLE registered_model (
   name TEXT NOT NULL,
@@ -91,6 +117,8 @@ CREATE TABLE registered_model (
   created_ms BIGINT DEFAULT '0' NOT NULL,
   updated_ms BIGINT DEFAULT '0' NOT NULL,
   last_version BIGINT DEFAULT '0' NOT NULL,
+  policy TEXT DEFAULT '{}' NOT NULL,
+  source TEXT DEFAULT '' NOT NULL,
   PRIMARY KEY (name)
 );
 
@@ -104,6 +132,16 @@ CREATE TABLE setting (
   "key" TEXT NOT NULL,
   value TEXT DEFAULT '' NOT NULL,
   PRIMARY KEY ("key")
+);
+
+CREATE TABLE source (
+  path TEXT NOT NULL,
+  kind TEXT DEFAULT '' NOT NULL,
+  followed BIGINT DEFAULT '1' NOT NULL,
+  hidden BIGINT DEFAULT '0' NOT NULL,
+  added_ms BIGINT DEFAULT '0' NOT NULL,
+  state TEXT DEFAULT '{}' NOT NULL,
+  PRIMARY KEY (path)
 );
 
 CREATE TABLE tombstone (
@@ -127,6 +165,23 @@ CREATE TABLE experiment_tag (
   PRIMARY KEY (experiment_id, "key"),
   FOREIGN KEY(experiment_id) REFERENCES experiment (id) ON DELETE CASCADE
 );
+
+CREATE TABLE logged_model (
+  model_id TEXT NOT NULL,
+  experiment_id BIGINT NOT NULL,
+  run_id TEXT DEFAULT '' NOT NULL,
+  name TEXT DEFAULT '' NOT NULL,
+  status TEXT DEFAULT '' NOT NULL,
+  model_type TEXT DEFAULT '' NOT NULL,
+  created_ms BIGINT DEFAULT '0' NOT NULL,
+  updated_ms BIGINT DEFAULT '0' NOT NULL,
+  deleted_ms BIGINT,
+  detail TEXT DEFAULT '{}' NOT NULL,
+  PRIMARY KEY (model_id),
+  FOREIGN KEY(experiment_id) REFERENCES experiment (id)
+);
+
+CREATE INDEX logged_model_experiment_index ON logged_model (experiment_id);
 
 CREATE TABLE run (
   id INTEGER NOT NULL,
@@ -184,13 +239,25 @@ CREATE TABLE artifact (
   FOREIGN KEY(run) REFERENCES run (id) ON DELETE CASCADE
 );
 
+CREATE TABLE artifact_copy (
+  run BIGINT NOT NULL,
+  path TEXT NOT NULL,
+  sha256 TEXT NOT NULL,
+  place TEXT DEFAULT '' NOT NULL,
+  stamp TEXT DEFAULT '' NOT NULL,
+  PRIMARY KEY (run, path, sha256),
+  FOREIGN KEY(run) REFERENCES run (id) ON DELETE CASCADE
+)
+ WITHOUT ROWID;
+
 CREATE TABLE attempt (
   run BIGINT NOT NULL,
   no BIGINT NOT NULL,
   name TEXT DEFAULT '' NOT NULL,
   PRIMARY KEY (run, no),
   FOREIGN KEY(run) REFERENCES run (id) ON DELETE CASCADE
-);
+)
+ WITHOUT ROWID;
 
 CREATE TABLE block (
   id INTEGER NOT NULL,
@@ -204,8 +271,8 @@ CREATE TABLE block (
   count BIGINT DEFAULT '0' NOT NULL,
   low FLOAT,
   high FLOAT,
-  data BLOB,
   zoom BLOB,
+  data BLOB,
   PRIMARY KEY (id),
   FOREIGN KEY(run) REFERENCES run (id) ON DELETE CASCADE
 );
@@ -228,14 +295,40 @@ CREATE TABLE journal (
   check_head TEXT DEFAULT '' NOT NULL,
   check_tail TEXT DEFAULT '' NOT NULL,
   skipped BIGINT DEFAULT '0' NOT NULL,
-  header TEXT DEFAULT '{}' NOT NULL,
   closed BIGINT,
   sealed TEXT,
   PRIMARY KEY (jid, kind),
   FOREIGN KEY(run) REFERENCES run (id) ON DELETE CASCADE
-);
+)
+ WITHOUT ROWID;
 
 CREATE INDEX journal_run_index ON journal (run);
+
+CREATE TABLE model_link (
+  run BIGINT NOT NULL,
+  model_id TEXT NOT NULL,
+  way TEXT NOT NULL,
+  step BIGINT DEFAULT '0' NOT NULL,
+  PRIMARY KEY (run, model_id, way),
+  FOREIGN KEY(run) REFERENCES run (id) ON DELETE CASCADE
+);
+
+CREATE INDEX model_link_model_index ON model_link (model_id);
+
+CREATE TABLE model_metric (
+  run BIGINT NOT NULL,
+  model_id TEXT NOT NULL,
+  "key" TEXT NOT NULL,
+  dataset_name TEXT NOT NULL,
+  dataset_digest TEXT NOT NULL,
+  step BIGINT NOT NULL,
+  time_ms BIGINT NOT NULL,
+  value TEXT NOT NULL,
+  PRIMARY KEY (run, model_id, "key", dataset_name, dataset_digest, step, time_ms, value),
+  FOREIGN KEY(run) REFERENCES run (id) ON DELETE CASCADE
+);
+
+CREATE INDEX model_metric_model_index ON model_metric (model_id);
 
 CREATE TABLE param (
   run BIGINT NOT NULL,
@@ -246,9 +339,10 @@ CREATE TABLE param (
   other TEXT,
   PRIMARY KEY (run, "key"),
   FOREIGN KEY(run) REFERENCES run (id) ON DELETE CASCADE
-);
+)
+ WITHOUT ROWID;
 
-CREATE INDEX param_key_index ON param ("key", run);
+CREATE INDEX param_columns_index ON param ("key", run, value);
 
 CREATE TABLE run_input (
   run BIGINT NOT NULL,
@@ -258,9 +352,24 @@ CREATE TABLE run_input (
   source TEXT DEFAULT '' NOT NULL,
   digest_kind TEXT DEFAULT '' NOT NULL,
   size BIGINT,
+  detail TEXT DEFAULT '' NOT NULL,
   PRIMARY KEY (run, name, digest, context),
   FOREIGN KEY(run) REFERENCES run (id) ON DELETE CASCADE
 );
+
+CREATE TABLE source_run (
+  source TEXT NOT NULL,
+  place TEXT NOT NULL,
+  run BIGINT,
+  stamp TEXT DEFAULT '' NOT NULL,
+  position TEXT DEFAULT '' NOT NULL,
+  records BIGINT DEFAULT '0' NOT NULL,
+  skipped BIGINT DEFAULT '0' NOT NULL,
+  PRIMARY KEY (source, place),
+  FOREIGN KEY(run) REFERENCES run (id) ON DELETE SET NULL
+);
+
+CREATE INDEX source_run_index ON source_run (run);
 
 CREATE TABLE tag (
   run BIGINT NOT NULL,
@@ -271,6 +380,7 @@ CREATE TABLE tag (
   edit TEXT,
   PRIMARY KEY (run, "key"),
   FOREIGN KEY(run) REFERENCES run (id) ON DELETE CASCADE
-);
+)
+ WITHOUT ROWID;
 
-CREATE INDEX tag_key_index ON tag ("key", run);
+CREATE INDEX tag_columns_index ON tag ("key", run, edited, edit, value);

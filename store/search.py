@@ -18,6 +18,7 @@ from mltrack.store.column_types import (
     BoolArray,
     Columns,
     FloatArray,
+    IntArray,
     Number,
     NumberKind,
     Text,
@@ -54,7 +55,7 @@ from mltrack.store.records import Page
 from mltrack.store.search_order import cut, order
 from mltrack.store.sort_parser import parse_sort
 
-__all__ = ["UnknownKey", "evaluate", "order", "page", "unknown_keys"]
+__all__ = ["UnknownKey", "evaluate", "order", "page", "places", "unknown_keys"]
 
 _COMPARE: dict[Comparator, Callable[[FloatArray, float], BoolArray]] = {
     "=": operator.eq,
@@ -91,14 +92,28 @@ def page(
 
     FilterError for a sort key that makes no sense, BadInput for a bad limit or mark.
     """
-    written = [key for key in sort if isinstance(key, str)]
-    keys = parse_sort(written) if written else tuple(key for key in sort if isinstance(key, SortKey))
+    keys = _keys(sort)
     ordered = order(columns, keys, np.flatnonzero(mask), direction)
     rows, following = cut(columns, keys, ordered, limit, after, direction)
     missing = dict.fromkeys(key.phrase for key in (*unknown, *unknown_keys(keys, columns)))
     shown: list[int] = rows.tolist()
     run_ids = columns.run_ids
     return Page(tuple(run_ids[row] for row in shown), len(ordered), following, tuple(missing))
+
+
+def places(
+    columns: Columns, mask: BoolArray, sort: Sequence[str] | Sequence[SortKey] = (), limit: int | None = None
+) -> tuple[IntArray, tuple[str, ...]]:
+    """The runs of the mask in order as int64 places in the columns, at most `limit`; and the keys of the order that no
+    run has. FilterError for a sort key that makes no sense."""
+    keys = _keys(sort)
+    ordered = order(columns, keys, np.flatnonzero(mask))
+    return ordered[:limit], tuple(key.phrase for key in unknown_keys(keys, columns))
+
+
+def _keys(sort: Sequence[str] | Sequence[SortKey]) -> tuple[SortKey, ...]:
+    written = [key for key in sort if isinstance(key, str)]
+    return parse_sort(written) if written else tuple(key for key in sort if isinstance(key, SortKey))
 
 
 class _Evaluator:

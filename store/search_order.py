@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -83,9 +84,19 @@ def _ranks(
     for sort_key in (*sort_keys, START):
         resolved = resolve(sort_key.key, columns, direction)
         if resolved is not None:
-            yield _rank(columns, resolved, sort_key)[rows]
+            yield _rank(columns, resolved, _directed(sort_key, resolved, direction))[rows]
     run_ids, indexes = columns.run_ids, cast("list[int]", rows.tolist())
     yield from _run_id_ranks([run_ids[row] for row in indexes])
+
+
+def _directed(sort_key: SortKey, resolved: ResolvedKey | None, direction: DirectionOf) -> SortKey:
+    """The key with its direction: where none is written, the best of a metric comes first."""
+    key = sort_key.key
+    if sort_key.stated or resolved is None or resolved.kind != "metric":
+        return sort_key
+    if key.aggregate != "best" and key.name != f"{resolved.name}.best":
+        return sort_key
+    return replace(sort_key, descending=direction(resolved.name) == "max")
 
 
 def _rank(columns: Columns, resolved: ResolvedKey, sort_key: SortKey) -> IntArray:
@@ -171,10 +182,12 @@ class _Places:
 
     def __init__(self, columns: Columns, keys: Sequence[SortKey], direction: DirectionOf) -> None:
         self._columns = columns
-        self._keys = keys
         self._resolved = [resolve(key.key, columns, direction) for key in keys]
+        self._keys = [
+            _directed(key, found, direction) for key, found in zip(keys, self._resolved, strict=True)
+        ]
         self._signature = [
-            [key.key.kind, key.key.name, key.key.aggregate, key.descending, key.numeric] for key in keys
+            [key.key.kind, key.key.name, key.key.aggregate, key.descending, key.numeric] for key in self._keys
         ]
 
     def of(self, row: int) -> list[_Place]:

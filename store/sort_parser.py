@@ -57,7 +57,8 @@ def _one_key(cursor: Cursor) -> SortKey:
         if descending:
             raise cursor.error(cursor.here.position, f"Either '-' or '{word}', not both.")
         cursor.next()
-    return SortKey(cursor.text, key, descending or word == "desc", numeric=not cursor.mlflow)
+    stated = descending or word in ("asc", "desc") or cursor.mlflow
+    return SortKey(cursor.text, key, descending or word == "desc", numeric=not cursor.mlflow, stated=stated)
 
 
 def _without_minus(token: Token) -> Token:

@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mltrack.store import decisions, experiments, filter_parser, runs, search, upkeep
+import numpy as np
+import numpy.typing as npt
+
+from mltrack.store import column_segments, decisions, experiments, filter_parser, runs, search, upkeep
+from mltrack.store.blocks import read_loose_points
 from mltrack.store.client import host
 from mltrack.store.client.journal import run_folder
-from mltrack.store.client.location import LocationError, StoreChoice, choose_store
-from mltrack.store.client.secrets import redact_url
 from mltrack.store.client.values import Refused, check_key, check_text
 from mltrack.store.columns import RunColumns
-from mltrack.store.database import SCHEMA_VERSION, Database, open_postgresql, open_sqlite
-from mltrack.store.errors import BadInput, ReadOnly, StoreUnavailable
-from mltrack.store.fold import Fold
-from mltrack.store.key_resolution import unknown_keys
-from mltrack.store.records import Decision, Experiment, FoldReport, Location, Page, Points, Run
-from mltrack.store.registry import Registry
+from mltrack.store.database import Database
+from mltrack.store.errors import BadInput, Conflict, NotFound, ReadOnly
+from mltrack.store.identity import Identity
+from mltrack.store.key_resolution import UnknownKey, unknown_keys
+from mltrack.store.records import (
+    Decision,
+    Experiment,
+    FoldReport,
+    Location,
+    Page,
+    Points,
+    Run,
+    RunDetails,
+    SourceState,
+)
 from mltrack.store.upkeep import Freed
 
-DATABASE_FILE = "mltrack.db"
-DATABASE_FOLDER = "MLTRACK_DATABASE_FOLDER"
-"""Environment variable: keep the rebuildable database in this node-local folder, journals and decisions in the store."""
+if TYPE_CHECKING:
+    from mltrack.store.copies import Copy, CopyHead, CopyHeads
+    from mltrack.store.fold import Fold
+    from mltrack.store.fold_sources import SourceFold
+    from mltrack.store.metric_table import MetricTable
+    from mltrack.store.registry import Registry
+    from mltrack.store.series import Floats, Ints, PointColumns
+    from mltrack.store.sources.mlflow_files import RemoteFiles, RemoteHead
+    from mltrack.store.zoom import Zoom
 
 
 class Store:
@@ -42,9 +60,11 @@ class Store:
         self.database = database
         self.root = root
         self.location = location
-        self.columns = RunColumns(database)
-        self.registry = Registry(database, root)
-        self._fold = Fold(database, root, followed)
+        self.address = str(root)
+        """What other processes open this store by. It may hold a password."""
+        self.columns = RunColumns(database, root)
+        self.patience = 0.0
+        """How many seconds may be waited for a server: for a history that it hands over when asked, or to show a change."""
 
     def __enter__(self) -> Store:
         return self
@@ -54,6 +74,27 @@ class Store:
     ) -> None:
         self.close()
 
+    # What the first rows on a screen do not need is imported when it is used.
+
+    @cached_property
+    def registry(self) -> Registry:
+        """Models, versions and who may promote them."""
+        from mltrack.store.registry import Registry
+
+        return Registry(self.database, self.root)
+
+    @cached_property
+    def _fold(self) -> Fold:
+        from mltrack.store.fold import Fold
+
+        return Fold(self.database, self.root, self.followed)
+
+    @cached_property
+    def _sources(self) -> SourceFold:
+        from mltrack.store.fold_sources import SourceFold
+
+        return SourceFold(self.database, self.followed if self.followed is not None else self.root)
+
     def close(self) -> None:
         """Close the database."""
         self.database.close()
@@ -61,16 +102,54 @@ class Store:
     # -- journals
 
     def refresh(self, seconds: float | None = 2.0, everything: bool = False) -> FoldReport:
-        """Take in what the journals have that the database has not, for at most ``seconds`` (None: all of it)."""
+        """Take in what journals and sources have that the database has not, for at most ``seconds`` (None: all of it)."""
+        began = time.monotonic()
         report = self._fold.refresh(seconds, everything)
+        left = None if seconds is None else max(0.02, seconds - (time.monotonic() - began))
+        report = report.and_sources(self._sources.refresh(left))
         if report.records and decisions.has_waiting(self.database):
             with self.database.transaction():
                 decisions.replay(self.database, self.root)
+        if report.records and seconds is None:
+            column_segments.prepare(self.database)  # whoever takes in all there is has time for that
         return report
 
     def fold_folder(self, folder: Path) -> FoldReport:
         """Take in one run folder that lies anywhere."""
         return self._fold.folder(folder)
+
+    # -- sources
+
+    def sources(self) -> list[SourceState]:
+        """Data of other tools that is followed."""
+        return self._sources.states()
+
+    def add_source(self, path: str, follow: bool = True) -> Decision:
+        """Follow what lies at ``path`` (or only take it in once). Raises BadInput when no reader knows it."""
+        from mltrack.store import sources
+
+        where, kind = sources.identify(path)
+        if where == os.path.realpath(self.root):
+            raise BadInput(f"{where} is this store itself.")
+        return self.decide(
+            [{"op": "source", "path": where, "kind": kind, "followed": follow}],
+            f"Follow {where}" if follow else f"Read {where}",
+        )
+
+    def remove_source(self, path: str) -> Decision:
+        """Follow a source no longer and hide its runs; nothing there is touched, and undo brings them back."""
+        from mltrack.store import sources
+
+        where = next(
+            (state.path for state in self.sources() if state.path in (path, sources.absolute(path))), None
+        )
+        if where is None:
+            raise NotFound(f"{path} is not followed. 'mltrack source list' lists what is.")
+        return self.decide([{"op": "source", "path": where, "followed": None}], f"Removed the source {where}")
+
+    def read_source(self, path: str, seconds: float | None = None) -> FoldReport:
+        """Take in what is new in one source, followed or not."""
+        return self._sources.refresh(seconds, only=path)
 
     # -- upkeep
 
@@ -94,11 +173,21 @@ class Store:
             freed.count_by_kind.update(sealed.count_by_kind)
         return freed
 
+    def gc_objects(self, dry: bool = False) -> Freed:
+        """Remove what nothing needs from the object stores that artifacts go to. ``dry`` only counts."""
+        from mltrack.store.object_gc import collect_objects
+
+        return collect_objects(self, dry)
+
     def seal(self, older_than_seconds: float = upkeep.SEAL_SECONDS) -> Freed:
         """Compress the journals of ended runs."""
         return upkeep.seal(self.database, self.root, older_than_seconds)
 
     # -- asking
+
+    def identity(self, seconds: float = 0.0, again: bool = False) -> Identity:
+        """Who asks, and what they may do here."""
+        return Identity(host.user())
 
     def search(
         self,
@@ -110,22 +199,77 @@ class Store:
         after: str | None = None,
         lifecycle: str = "active",
     ) -> Page:
-        """Ids of the runs that match, in order. ``after``: continue behind this run id. Raises FilterError."""
+        """Ids of the runs that match, in order. ``after``: continue behind this run id. Raises FilterError.
+
+        An ``experiment`` that ends in a slash means all experiments below it.
+        """
+        mask, unknown = self._matching(filter, experiment, lifecycle)
+        return search.page(self.columns, mask, tuple(sort), limit, after, unknown)
+
+    def search_places(
+        self, filter: str = "", *, experiment: str | None = None, sort: Sequence[str] = ()
+    ) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+        """As ``search``, for whoever goes on working with ``columns``: places in them instead of ids, and unknown keys."""
+        mask, unknown = self._matching(filter, experiment, "active")
+        found, more = search.places(self.columns, mask, tuple(sort))
+        return found, tuple(dict.fromkeys((*(key.phrase for key in unknown), *more)))
+
+    def _matching(
+        self, filter: str, experiment: str | None, lifecycle: str
+    ) -> tuple[npt.NDArray[np.bool_], Sequence[UnknownKey]]:
         expression = filter_parser.parse(filter)
         columns = self.columns
         columns.refresh()
-        mask = search.evaluate(expression, columns, time.time_ns() // 1_000_000, host.user())
-        for key, wanted in (("lifecycle", lifecycle), ("experiment", experiment)):
-            if wanted is not None and wanted != "all":
-                column = columns.text("attribute", key)
-                mask = mask & (
-                    column.codes == (column.values.index(wanted) if wanted in column.values else -2)
-                )
-        return search.page(columns, mask, tuple(sort), limit, after, unknown_keys(expression, columns))
+        me = self.identity(1.0 if "mine" in filter else 0.0).name
+        mask = search.evaluate(expression, columns, time.time_ns() // 1_000_000, me)
+        if lifecycle != "all":
+            mask = mask & columns.text("attribute", "lifecycle").equals(lifecycle)
+        if experiment is not None:
+            column = columns.text("attribute", "experiment")
+            mask = mask & (
+                column.begins_with(experiment) if experiment.endswith("/") else column.equals(experiment)
+            )
+        return mask, unknown_keys(expression, columns)
 
-    def runs(self, run_ids: Sequence[str]) -> list[Run]:
-        """The runs with these ids, in this order."""
-        return runs.read_runs(self.database, self.root, run_ids, time.time_ns() // 1_000_000)
+    def runs(
+        self,
+        run_ids: Sequence[str],
+        metrics: Collection[str] | None = None,
+        params: Collection[str] | None = None,
+        folders: bool = True,
+    ) -> list[Run]:
+        """The runs with these ids, in this order; with ``metrics`` or ``params`` only those keys are read, and without
+        ``folders`` their folders are not looked for."""
+        now = time.time_ns() // 1_000_000
+        return runs.read_runs(self.database, self.root, run_ids, now, metrics, params, folders)
+
+    def change_counter(self) -> int:
+        """Grows with every change of a run."""
+        return int(self.database.setting("seq"))
+
+    def changed_since(self, counter: int) -> list[str]:
+        """Ids of the runs that changed after the counter had this value."""
+        from mltrack.store import run_details
+
+        return run_details.changed_since(self.database, counter)
+
+    def metric_table(self, run_ids: Sequence[str]) -> MetricTable:
+        """All metrics of a few runs, as arrays."""
+        from mltrack.store.metric_table import read_metrics
+
+        return read_metrics(self.database, run_ids)
+
+    def count_metrics(self, run_ids: Sequence[str]) -> dict[str, int]:
+        """For each metric key, how many of these runs have it."""
+        return runs.count_metrics(self.database, run_ids)
+
+    def shared_params(self, run_ids: Sequence[str]) -> tuple[dict[str, str], set[str]]:
+        """The params that all of these runs have with one value, and the keys of all others that any has."""
+        return runs.shared_params(self.database, run_ids)
+
+    def pinned(self) -> list[str]:
+        """Ids of the pinned runs."""
+        return runs.pinned(self.database)
 
     def run(self, reference: str) -> Run:
         """The run a person means. Raises RunNotFound or AmbiguousRun."""
@@ -137,17 +281,101 @@ class Store:
 
     def points(self, run_id: str, key: str, rank: int = 0, superseded: bool = False) -> Points:
         """One series, exact."""
+        self._sources.want(run_id, key, self.patience)
         return runs.read_series(self.database, run_id, key, rank, superseded)
+
+    def loose_points(self, run_id: str) -> PointColumns:
+        """The points of a run that have no outline yet."""
+        return read_loose_points(self.database, runs.run_number(self.database, run_id))
+
+    def outline(self, run_id: str, key: str, loose: PointColumns) -> Zoom | None:
+        """The outline of a series with the run's ``loose_points``; None where there is none."""
+        self._sources.want(run_id, key, self.patience)
+        return runs.read_outline(self.database, run_id, key, loose)
+
+    def outlined_points(self, run_id: str, key: str, low: float, high: float) -> tuple[Ints, Floats]:
+        """Steps and values from ``low`` to ``high`` of a series that has an outline, and some others; unsorted."""
+        return runs.read_outlined(self.database, run_id, key, low, high)
+
+    def many_series(self, run_id: str, keys: Sequence[str]) -> dict[str, list[Points]]:
+        """Series of one run by key, a list of ranks each, superseded points included; keys without points are left out."""
+        from mltrack.store import run_details
+
+        for key in keys:
+            self._sources.want(run_id, key, self.patience)
+        return run_details.read_many_series(self.database, run_id, keys)
+
+    def details(self, run_id: str) -> RunDetails:
+        """What only the page of one run shows."""
+        from mltrack.store import run_details
+
+        return run_details.read_details(self.database, run_id)
+
+    def sequence(self, run_id: str) -> int:
+        """The change counter of a run's last change."""
+        from mltrack.store import run_details
+
+        return run_details.run_sequence(self.database, run_id)
 
     def experiments(self) -> list[Experiment]:
         """All experiments, newest activity first."""
         return experiments.experiments(self.database)
+
+    def count_experiments(self) -> int:
+        """How many experiments have runs that are not in the trash."""
+        return experiments.count_in_use(self.database)
 
     def keys(self, kind: str = "metric") -> list[str]:
         """All metric, param or tag keys."""
         if kind not in ("metric", "param", "tag"):
             raise BadInput(f"Keys are of a metric, param or tag, not of a '{kind}'.")
         return list(self.columns.keys(kind))  # type: ignore[arg-type]  # narrowed by the line above
+
+    # -- files of runs on a server
+
+    def files_at_server(self, run_id: str, seconds: float) -> RemoteFiles | None:
+        """What the server lists of a run's files, waiting for it at most ``seconds``; None for runs that are on no server."""
+        found = self._sources.at_server(run_id)
+        return None if found is None or found[0].files is None else found[0].files.listing(found[1], seconds)
+
+    def head_at_server(self, run_id: str, path: str, seconds: float) -> RemoteHead | None:
+        """The beginning of a file on a server, waiting at most ``seconds``; None for runs that are on no server."""
+        found = self._sources.at_server(run_id)
+        return (
+            None if found is None or found[0].files is None else found[0].files.head(found[1], path, seconds)
+        )
+
+    @cached_property
+    def _far(self) -> CopyHeads:
+        from mltrack.store.copies import CopyHeads
+
+        return CopyHeads()
+
+    def far(self, run_ids: Sequence[str]) -> list[Copy]:
+        """The artifacts of these runs whose files are not here, but in an object store."""
+        from mltrack.store.copies import away
+
+        if not self.database.execute("SELECT 1 FROM artifact_copy LIMIT 1"):
+            return []
+        return [copy for run_id in run_ids for copy in away(self.database, self.root, run_id)]
+
+    def head_far(self, run_id: str, path: str, seconds: float) -> CopyHead | None:
+        """The beginning of an artifact in an object store, waiting at most ``seconds``; None when it has no copy there."""
+        from mltrack.store.copies import copies
+
+        found = next((copy for copy in copies(self.database, self.root, run_id) if copy.path == path), None)
+        return None if found is None else self._far.head(found, seconds)
+
+    def web_address(self, run_id: str, path: str = "") -> str:
+        """Where a browser shows a run that is on a server, or one of its files; "" for all others."""
+        found = self._sources.at_server(run_id)
+        if found is None or not path:
+            return "" if found is None else found[0].web_address(found[1])
+        reader, place = found
+        from mltrack.store.client.secrets import redact_url
+        from mltrack.store.sources.mlflow_files import file_address
+
+        return file_address(redact_url(reader.where).rstrip("/"), place, path)
 
     # -- deciding
 
@@ -180,9 +408,18 @@ class Store:
         operations = [{"op": "tag", "run": run, "key": key, "value": None} for run in run_ids for key in keys]
         return self.decide(operations, f"Removed {', '.join(keys)} from {_runs(run_ids)}")
 
-    def note(self, run_id: str, text: str) -> Decision:
-        """Write the note of a run."""
-        return self._fields([run_id], "note", text, f"Noted on {_runs([run_id])}")
+    def note(self, run_id: str, text: str, before: str | None = None) -> Decision:
+        """Write the note of a run. Raises Conflict when it is not ``before`` any more: nobody's words are lost unseen."""
+        with self._deciding():
+            if before is not None and self.runs([run_id], (), (), folders=False)[0].note != before:
+                raise Conflict("The note was changed by somebody else meanwhile.")
+            return self._fields([run_id], "note", text, f"Noted on {_runs([run_id])}")
+
+    def _deciding(self) -> AbstractContextManager[object]:
+        """What is read within holds until the decision is made. Raises ReadOnly."""
+        if self.database.readonly or self.followed is not None:
+            raise ReadOnly(f"The store {self.location.root} is open read-only; nothing was changed.")
+        return self.database.transaction()
 
     def rename(self, run_id: str, name: str) -> Decision:
         """Rename a run."""
@@ -211,20 +448,37 @@ class Store:
 
     def restore(self, run_ids: Sequence[str]) -> Decision:
         """Take runs out of the trash."""
-        return self._fields(run_ids, "lifecycle", None, f"Restored {_runs(run_ids)}")
+        # What its own tool has deleted stays in the trash unless somebody decides otherwise.
+        owned = {run.run_id for run in self.runs(run_ids) if run.source}
+        operations = [
+            {"op": "field", "run": run, "field": "lifecycle", "value": "active" if run in owned else None}
+            for run in run_ids
+        ]
+        return self.decide(operations, f"Restored {_runs(run_ids)}")
 
     def purge(self, run_ids: Sequence[str]) -> Decision:
-        """Remove runs and their files for good."""
-        decision = self.decide([{"op": "purge", "run": run} for run in run_ids], f"Purged {_runs(run_ids)}")
+        """Remove runs and their files for good. Raises Conflict for runs whose artifacts are registered as models."""
+        with self.database.transaction():
+            held = upkeep.runs_of_models(self.database) & set(run_ids)
+            if held:
+                raise Conflict(
+                    f"{_runs(sorted(held))} cannot be purged: a registered model version is made of it. Delete the version first."
+                )
+            decision = self.decide(
+                [{"op": "purge", "run": run} for run in run_ids], f"Purged {_runs(run_ids)}"
+            )
         for run_id in run_ids:
             shutil.rmtree(run_folder(self.root, run_id), ignore_errors=True)
+        if self.database.setting(decisions.REMOVALS, "[]") != "[]":
+            from mltrack.store.client.shipping import start_uploader
+
+            start_uploader(self.address, lambda sentence: None)
         return decision
 
     def rename_experiment(self, name: str, to: str) -> Decision:
         """Rename an experiment."""
-        return self.decide(
-            [{"op": "rename_experiment", "name": name, "to": to}], f"Renamed the experiment {name} to {to}"
-        )
+        operation = {"op": "rename_experiment", "name": name, "to": to}
+        return self.decide([operation], f"Renamed the experiment {name} to {to}")
 
     def undo(self) -> Decision:
         """Take back this user's last decision."""
@@ -235,68 +489,9 @@ class Store:
         return decisions.undo(self.database, self.root, redo=True)
 
     def _fields(self, run_ids: Sequence[str], name: str, value: str | None, sentence: str) -> Decision:
-        return self.decide(
-            [{"op": "field", "run": run, "field": name, "value": value} for run in run_ids], sentence
-        )
+        edits = [{"op": "field", "run": run, "field": name, "value": value} for run in run_ids]
+        return self.decide(edits, sentence)
 
 
 def _runs(run_ids: Sequence[str]) -> str:
     return f"run {run_ids[0][:8]}" if len(run_ids) == 1 else f"{len(run_ids)} runs"
-
-
-def open_store(where: str | None = None, *, readonly: bool = False) -> Store:
-    """Open the store ``where`` (a folder or postgresql:// URL; default: the documented order), creating it on first use."""
-    try:
-        choice = choose_store(where)
-    except LocationError as error:
-        raise BadInput(str(error)) from None
-    if choice.url.startswith(("http://", "https://")):
-        raise StoreUnavailable(
-            "A store behind http(s) cannot be opened by this version; its journals wait in the local spool."
-        )
-    if not choice.is_remote and choice.root.is_dir() and not os.access(choice.root, os.W_OK | os.X_OK):
-        return _follow(choice)
-    database = _open_database(choice, readonly)
-    location = Location(
-        choice.root, redact_url(database.where), database.kind, choice.chosen_by, database.notes
-    )
-    store = Store(database, choice.root, location)
-    if not database.readonly and database.kind == "sqlite":
-        with database.transaction():
-            decisions.replay(database, choice.root)
-    return store
-
-
-def _follow(choice: StoreChoice) -> Store:
-    """A store we may read but not write: its journals and decisions, folded into a database of our own."""
-    name = hashlib.sha256(os.fsencode(choice.root)).hexdigest()[:16]
-    folder = cache_folder() / "followed" / name
-    database = open_sqlite(folder / DATABASE_FILE, folder)
-    note = f"{choice.root} is not yours to write: it is followed, and shown from {folder}; nothing can be changed here"
-    location = Location(choice.root, database.where, database.kind, choice.chosen_by, (*database.notes, note))
-    with database.transaction():
-        decisions.replay(database, choice.root)
-    return Store(database, choice.root, location, followed=folder)
-
-
-def cache_folder() -> Path:
-    """Where this user's rebuildable files go."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return Path(base if os.path.isabs(base) else os.path.expanduser("~/.cache")) / "mltrack"
-
-
-def _open_database(choice: StoreChoice, readonly: bool) -> Database:
-    if choice.is_remote:
-        return open_postgresql(choice.url, readonly)
-    local = os.environ.get(DATABASE_FOLDER)
-    path = choice.root / DATABASE_FILE
-    if local:
-        path = Path(local) / f"{hashlib.sha256(os.fsencode(choice.root)).hexdigest()[:16]}.db"
-    database = open_sqlite(path, choice.root, readonly)
-    if database.readonly or int(database.setting("schema")) >= SCHEMA_VERSION:
-        return database
-    from mltrack.store.migrate import migrate
-
-    database.close()
-    migrate(path, choice.root)
-    return open_sqlite(path, choice.root, readonly)

@@ -7,6 +7,7 @@ Rows of any split of the same points merge to the same row, in any order: that i
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -64,6 +65,11 @@ def unpack(data: bytes | None) -> Rows:
             f"A run's summary in the database is damaged ({error}). 'mltrack doctor' rebuilds it from the journals."
         ) from None
     return np.frombuffer(planes.T.tobytes(), ROW)
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """Rows of many summaries behind each other. np.concatenate takes ten times as long: it compares the fields of every part."""
+    return np.frombuffer(bytearray().join([part.tobytes() for part in parts]), ROW)
 
 
 def rows_of_points(points: PointColumns) -> Rows:

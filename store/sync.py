@@ -11,11 +11,14 @@ from pathlib import Path
 
 from mltrack.store.client.journal import make_folder, random_hex, run_folder, share_mode
 from mltrack.store.client.location import choose_store
+from mltrack.store.client.shipping import START_SECONDS, start_uploader
+from mltrack.store.copies import destination
 from mltrack.store.database import file_lock
 from mltrack.store.errors import BadInput, StoreUnavailable
 from mltrack.store.journal_reader import file_kind
+from mltrack.store.opening import open_store
 from mltrack.store.records import FoldReport
-from mltrack.store.store import Store, open_store
+from mltrack.store.store import Store
 
 SHIP_SECONDS = 0.5
 RECONNECT_SECONDS = 5.0
@@ -79,12 +82,24 @@ def adopt(folder: Path, own: Path, root: Path) -> None:
             destination = root / "blobs" / body.parent.name / body.name
             if not destination.exists():
                 make_folder(destination.parent, root)
-                shutil.copyfile(body, destination)
+                part = destination.with_name(f".{random_hex(12)}.part")
+                try:
+                    shutil.copyfile(body, part)
+                    os.chmod(part, share_mode(root))
+                    os.replace(part, destination)
+                finally:
+                    part.unlink(missing_ok=True)
 
 
 def ship(where: str) -> None:
     """Send the spool of a remote store until nothing is open in it any more: the detached companion of a training."""
-    root = choose_store(where).root
+    choice = choose_store(where)
+    if choice.url.startswith(("http://", "https://")):
+        from mltrack.store.ship_http import ship_to_server
+
+        ship_to_server(choice.url, choice.root)
+        return
+    root = choice.root
     with file_lock(root, "ship", wait=False) as mine:
         if not mine:
             return  # another shipper of this spool is at work
@@ -101,8 +116,14 @@ def ship(where: str) -> None:
 
 
 def _send_until_idle(store: Store, idle_since: float) -> float:
+    started = -START_SECONDS
     while time.monotonic() - idle_since < SHIP_IDLE_SECONDS:
         report = store.refresh(5.0)
+        # Artifacts have a companion of their own: a large one must not keep points waiting.
+        if report.records and time.monotonic() - started >= START_SECONDS:
+            if destination(store.database, store.root).addresses():
+                start_uploader(store.address, lambda sentence: None)
+                started = time.monotonic()
         if report.records or report.points or any((store.root / "open").glob("*.*")):
             idle_since = time.monotonic()
         time.sleep(SHIP_SECONDS)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, LargeBinary, Text
+from sqlalchemy import BigInteger, Column, Float, ForeignKey, Index, Integer, LargeBinary, Table, Text
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.orm import declared_attr
 from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlmodel import Field, SQLModel
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 6
 
 # SQLite gives only INTEGER PRIMARY KEY its row id for free; PostgreSQL wants 64 bits.
 _Id = BigInteger().with_variant(Integer(), "sqlite")
@@ -57,6 +57,12 @@ class _Table(SQLModel):
         return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
 
+# An index with all that a search reads of every run, so that the rows themselves, with their long texts and blobs, are not
+# looked at. PostgreSQL's pages are not read in the order of rows, and its indexes hold no long texts.
+_SQLITE = {"engine": "sqlite"}
+# The table is its primary key's index: on SQLite each row is kept once, not twice.
+_BY_KEY = {"sqlite_with_rowid": False}
+_POSTGRESQL = {"engine": "postgresql"}
 _SEARCHED = "id seq run_id lifecycle start_ms status experiment_id name owner host parent_id end_ms heard_ms step".split()
 
 
@@ -109,8 +115,7 @@ class Run(_Table, table=True):
         Index("run_experiment_index", "experiment_id", "id"),
         Index("run_parent_index", "parent_id"),
         Index("run_status_index", "status"),
-        # All that a search reads of every run, beside the long texts and blobs of the rows.
-        Index("run_columns_index", *_SEARCHED),
+        Index("run_columns_index", *_SEARCHED, info=_SQLITE),
     )
     id: int | None = _key()
     run_id: str = _text("", unique=True)
@@ -148,7 +153,11 @@ class Run(_Table, table=True):
 class Param(_Table, table=True):
     """A write-once setting. ``other`` is a different second value somebody logged: shown as a conflict."""
 
-    __table_args__ = (Index("param_key_index", "key", "run"),)
+    __table_args__ = (
+        Index("param_key_index", "key", "run", info=_POSTGRESQL),
+        Index("param_columns_index", "key", "run", "value", info=_SQLITE),
+        _BY_KEY,
+    )
     run: int = _run(primary_key=True)
     key: str = _text(primary_key=True)
     value: str = _text("")
@@ -160,7 +169,11 @@ class Param(_Table, table=True):
 class Tag(_Table, table=True):
     """A label. ``value`` is what journals say (NULL: deleted); ``edit`` what a person decided, when ``edited`` is 1."""
 
-    __table_args__ = (Index("tag_key_index", "key", "run"),)
+    __table_args__ = (
+        Index("tag_key_index", "key", "run", info=_POSTGRESQL),
+        Index("tag_columns_index", "key", "run", "edited", "edit", "value", info=_SQLITE),
+        _BY_KEY,
+    )
     run: int = _run(primary_key=True)
     key: str = _text(primary_key=True)
     value: str | None = _text()
@@ -179,6 +192,49 @@ class RunInput(_Table, table=True):
     source: str = _text("")
     digest_kind: str = _text("")
     size: int | None = _number()
+    detail: str = _text(
+        ""
+    )  # what MLflow's clients say of a data set beside that: tags, schema, profile, JSON
+
+
+class ModelLink(_Table, table=True):
+    """A logged model that a run read (way input) or made (output)."""
+
+    __table_args__ = (Index("model_link_model_index", "model_id"),)
+    run: int = _run(primary_key=True)
+    model_id: str = _text(primary_key=True)
+    way: str = _text(primary_key=True)
+    step: int = _number(0)
+
+
+class ModelMetric(_Table, table=True):
+    """A metric value that a run logged of a logged model. ``value`` is text that reads back exactly."""
+
+    __table_args__ = (Index("model_metric_model_index", "model_id"),)
+    run: int = _run(primary_key=True)
+    model_id: str = _text(primary_key=True)
+    key: str = _text(primary_key=True)
+    dataset_name: str = _text(primary_key=True)
+    dataset_digest: str = _text(primary_key=True)
+    step: int = _number(primary_key=True)
+    time_ms: int = _number(primary_key=True)
+    value: str = _text(primary_key=True)
+
+
+class LoggedModel(_Table, table=True):
+    """A model that MLflow's 3.x clients logged: a thing beside runs. ``detail``: params and tags, JSON."""
+
+    __table_args__ = (Index("logged_model_experiment_index", "experiment_id"),)
+    model_id: str = _text(primary_key=True)
+    experiment_id: int = Field(sa_column=Column(BigInteger, ForeignKey("experiment.id"), nullable=False))
+    run_id: str = _text("")
+    name: str = _text("")
+    status: str = _text("")
+    model_type: str = _text("")
+    created_ms: int = _number(0)
+    updated_ms: int = _number(0)
+    deleted_ms: int | None = _number()
+    detail: str = _text("{}")
 
 
 class Artifact(_Table, table=True):
@@ -192,10 +248,22 @@ class Artifact(_Table, table=True):
     stamp: str = _text("")
 
 
+class ArtifactCopy(_Table, table=True):
+    """An artifact whose bytes lie in an object store too, read back and compared: below ``place``, or removed again where that is
+    empty. The digest is part of the key, so that it does not matter which of two records of one path arrives first."""
+
+    __table_args__ = (_BY_KEY,)
+    run: int = _run(primary_key=True)
+    path: str = _text(primary_key=True)
+    sha256: str = _text(primary_key=True)
+    place: str = _text("")
+    stamp: str = _text("")
+
+
 class Journal(_Table, table=True):
     """How far a journal file is folded, keyed by what it is, never by where it lies."""
 
-    __table_args__ = (Index("journal_run_index", "run"),)
+    __table_args__ = (Index("journal_run_index", "run"), _BY_KEY)
     jid: str = _text(primary_key=True)
     kind: str = _text(primary_key=True)
     run: int = _run()
@@ -205,14 +273,14 @@ class Journal(_Table, table=True):
         ""
     )  # sha256 of the last bytes before the position: notices a file that was rewritten
     skipped: int = _number(0)
-    header: str = _text("{}")
     closed: int | None = _number()  # size of the points file its writer closed with
-    sealed: str | None = _text()
+    sealed: str | None = _text()  # how: "zst", or in older stores the name of the file
 
 
 class Attempt(_Table, table=True):
     """The starts of a run; ``no`` is how blocks name them."""
 
+    __table_args__ = (_BY_KEY,)
     run: int = _run(primary_key=True)
     no: int = _number(primary_key=True)
     name: str = _text("")
@@ -240,8 +308,11 @@ class Block(_Table, table=True):
     count: int = _number(0)
     low: float | None = Field(default=None, sa_column=Column(Float(53), nullable=True))
     high: float | None = Field(default=None, sa_column=Column(Float(53), nullable=True))
+    # Before the data: of a long row SQLite reads all pages that lie before what it is asked for.
+    zoom: bytes | None = (
+        _blob()
+    )  # of a chunk (store/zoom.py); NULL: made by an older mltrack, or steps come twice
     data: bytes | None = _blob()
-    zoom: bytes | None = _blob()
 
 
 class RunSegment(_Table, table=True):
@@ -279,6 +350,36 @@ class Decision(_Table, table=True):
     undone_by: str | None = _text()
 
 
+class Source(_Table, table=True):
+    """Data of another tool that is followed where it lies (store/sources). ``path``: absolute, or a URL of a database."""
+
+    path: str = _text(primary_key=True)
+    kind: str = _text("")
+    followed: int = _number(1)  # 0: was read once, or is not followed any more
+    hidden: int = _number(0)  # 1: removed by a person; its runs are not shown
+    added_ms: int = _number(0)
+    state: str = _text(
+        "{}"
+    )  # the reader's own: how far what belongs to no run (registry, experiments) is taken in
+
+
+class SourceRun(_Table, table=True):
+    """How far one run of a source is taken in. ``place`` is the reader's name for it below the source."""
+
+    __table_args__ = (Index("source_run_index", "run"),)
+    source: str = _text(primary_key=True)
+    place: str = _text(primary_key=True)
+    run: int | None = Field(
+        sa_column=Column(BigInteger, ForeignKey("run.id", ondelete="SET NULL"), nullable=True)
+    )
+    stamp: str = _text(
+        ""
+    )  # what the reader saw when the run was read to its end: as long as that holds, nothing is new
+    position: str = _text("")  # the reader's own
+    records: int = _number(0)  # taken so far: their numbers go on where they stopped
+    skipped: int = _number(0)
+
+
 class Tombstone(_Table, table=True):
     """A purged run: its journals are never folded again."""
 
@@ -294,11 +395,14 @@ class RegisteredModel(_Table, table=True):
     created_ms: int = _number(0)
     updated_ms: int = _number(0)
     last_version: int = _number(0)  # the highest number ever given: a deleted one is never reused
+    policy: str = _text("{}")  # who may promote, approvals, checks: store/policy.py, JSON
+    source: str = _text("")  # path of the source it belongs to: shown here, changed only there
 
 
 class ModelVersion(_Table, table=True):
     """A version of a registered model."""
 
+    __table_args__ = (Index("model_version_stage_index", "stage"), Index("model_version_run_index", "run_id"))
     name: str = _text(primary_key=True)
     version: int = _number(primary_key=True)
     stage: str = _text("None")
@@ -308,6 +412,11 @@ class ModelVersion(_Table, table=True):
     actor: str = _text("")
     created_ms: int = _number(0)
     updated_ms: int = _number(0)
+    staged_ms: int = _number(0)  # when it came to its stage, and through whom
+    staged_by: str = _text("")
+    files: str = _text(
+        ""
+    )  # [[path, bytes, sha256], ...] when it was registered, JSON; "": they lay out of reach
 
 
 class ModelTag(_Table, table=True):
@@ -327,6 +436,23 @@ class ModelAlias(_Table, table=True):
     version: int = _number(0)
 
 
+class ModelRequest(_Table, table=True):
+    """Somebody asked for a promotion. ``target``: a stage, or an alias with its @. ``state``: open, approved, rejected."""
+
+    __table_args__ = (Index("model_request_state_index", "state"),)
+    id: str = _text(primary_key=True)  # of the decision that asked
+    name: str = _text("")
+    version: int = _number(0)
+    target: str = _text("")
+    actor: str = _text("")
+    reason: str = _text("")
+    time_ms: int = _number(0)
+    state: str = _text("open")
+    decided_by: str = _text("")
+    decided_ms: int | None = _number()
+    answer: str = _text("")
+
+
 class Audit(_Table, table=True):
     """Append-only history of the registry; ``hash`` covers the row and the hash before it."""
 
@@ -341,7 +467,15 @@ class Audit(_Table, table=True):
     old_value: str = _text("")
     new_value: str = _text("")
     reason: str = _text("")
+    channel: str = _text("")  # tui, cli, rest, python; "" in rows older than schema 2
+    identity: str = _text("")  # kernel, token, claimed
     hash: str = _text("")
+
+
+def indexes_of(table: Table, engine: str) -> list[Index]:
+    """The indexes of a table in stores of this engine ("sqlite", "postgresql"), by name."""
+    own = [index for index in table.indexes if index.info.get("engine", engine) == engine]
+    return sorted(own, key=lambda index: str(index.name))
 
 
 def sqlite_schema() -> str:
@@ -350,7 +484,7 @@ def sqlite_schema() -> str:
     statements: list[str] = []
     for table in SQLModel.metadata.sorted_tables:
         statements.append(str(CreateTable(table).compile(dialect=dialect)).strip())
-        for index in sorted(table.indexes, key=lambda index: str(index.name)):
+        for index in indexes_of(table, "sqlite"):
             statements.append(str(CreateIndex(index).compile(dialect=dialect)).strip())
     lines = [line.rstrip().replace("\t", "  ") for line in (";\n\n".join(statements) + ";\n").splitlines()]
     return "-- Generated by python -m mltrack.store.tables. Do not edit.\n\n" + "\n".join(lines) + "\n"

@@ -17,16 +17,24 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from mltrack.store import decisions
+from mltrack.store.audit_head import DailyHead
 from mltrack.store.errors import FilterError, MltrackError
-from mltrack.store.store import Store, open_store
+from mltrack.store.opening import open_store
+from mltrack.store.store import Store
 
 # Live runs: seen within a second. Idle: one scan of a small folder.
 FOLD_SECONDS = 0.5
+# The first answer is painted before the first fold, which would compete with the painting.
+SETTLE_SECONDS = 0.15
 SLICE_SECONDS = 0.2
+HEARD_SECONDS = 0.1
+# Where the database tells of changes itself: sources and silent runs are looked at this often.
+TOLD_SECONDS = 5.0
 CALLS = frozenset(
     (
         "search runs run resolve points experiments keys refresh set_tags delete_tags note rename move pin trash restore purge undo "
-        "redo"
+        "redo sources add_source remove_source"
     ).split()
 )
 
@@ -42,41 +50,76 @@ class Worker:
         extra: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         self._store = store
-        self._extra = extra or {}
+        self._extra = {} if extra is None else extra  # asking for its length would load every file of calls
         self._source = source
         self._sink = sink
         self._buffer = b""
         self._seq = ""
+        self._told = False
+        self._head = DailyHead(store)
 
     def serve(self) -> None:
         """Until the input ends."""
-        next_fold = 0.0
+        next_fold, first, folded = time.monotonic() + SETTLE_SECONDS, True, 0.0
         while True:
-            wait = max(0.0, next_fold - time.monotonic())
-            ready, _, _ = select.select([self._source], [], [], wait)
-            if ready:
+            ready = self._wait(max(0.0, next_fold - time.monotonic()))
+            if self._store.database in ready and self._heard():
+                next_fold = min(next_fold, folded + HEARD_SECONDS)
+            if self._source in ready:
                 data = os.read(self._source.fileno(), 1 << 20)
                 if not data:
                     return
                 self._buffer += data
                 *lines, self._buffer = self._buffer.split(b"\n")
                 self._answer_all(lines)
+                if first and lines:
+                    next_fold, first = time.monotonic() + SETTLE_SECONDS, False
             if time.monotonic() >= next_fold:
                 pending = self._fold()
-                next_fold = time.monotonic() + (0.0 if pending else FOLD_SECONDS)
+                folded = time.monotonic()
+                next_fold = folded + (0.0 if pending else self._pause())
+
+    def _wait(self, seconds: float) -> list[object]:
+        """What has come: a request (``_source``), word from the database, or nothing."""
+        connection = self._store.database.connection
+        fd = connection.fileno() if self._told and not connection.closed else -1
+        ready, _, _ = select.select([self._source, *([fd] if fd >= 0 else [])], [], [], seconds)
+        return [self._store.database if each == fd else each for each in ready]
+
+    def _heard(self) -> bool:
+        try:
+            return self._store.database.heard()
+        except MltrackError:
+            return True  # the next fold says what is wrong
+
+    def _pause(self) -> float:
+        """How long nothing needs to be looked for: a database that tells of changes is only asked for signs of death."""
+        if not self._told or self._seq == "":
+            return FOLD_SECONDS
+        try:
+            with os.scandir(self._store.root / "open") as entries:
+                return FOLD_SECONDS if any(entries) else TOLD_SECONDS
+        except OSError:
+            return TOLD_SECONDS
 
     def _fold(self) -> bool:
         """Fold for a moment; whether there is more at once."""
         try:
+            if not self._told:
+                self._told = self._store.database.listen()
             report = self._store.refresh(SLICE_SECONDS)
             seq = self._store.database.setting("seq")
+            self._head.look()
         except MltrackError as error:
             self._send({"event": "trouble", "message": error.message})
+            self._seq = ""  # when it is there again, that is news
             return False
         if seq != self._seq:
             self._seq = seq
-            self._send({"event": "changed", "seq": int(seq), "pending_bytes": report.pending_bytes})
-        return report.pending_bytes > 0 and not report.folded_by_other and report.points > 0
+            changed = {"event": "changed", "seq": int(seq), "pending_bytes": report.pending_bytes}
+            self._send({**changed, "waiting_runs": report.waiting_runs})
+        busy = report.pending_bytes > 0 and report.points > 0 or report.waiting_runs > 0
+        return busy and not report.folded_by_other
 
     def _answer_all(self, lines: list[bytes]) -> None:
         requests: list[dict[str, Any]] = []
@@ -137,6 +180,7 @@ def serve(
     where: str | None, readonly: bool = False, extra: Mapping[str, Callable[..., Any]] | None = None
 ) -> None:
     """Run a worker on standard input and output."""
+    decisions.use_channel("tui")
     with open_store(where, readonly=readonly) as store:
         try:
             Worker(store, sys.stdin.buffer, sys.stdout.buffer, extra).serve()

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
+import subprocess
 from collections.abc import Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from hypothesis import settings
+
+import mltrack
 
 BENCHMARKS = Path(__file__).parent / "bench"
 
 # Shared machines stall for seconds: speed is measured in tests/bench, never by the clock of a property test.
 settings.register_profile("mltrack", deadline=None)
 settings.load_profile("mltrack")
+
+# A runner that works in the background may hand down that interrupts are ignored; every process that tests start would, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Variables that change which store, run or rank a process takes itself for. Prefixes, because launchers add new ones.
 FOREIGN_PREFIXES = (
@@ -29,7 +39,17 @@ FOREIGN_PREFIXES = (
     "TORCHELASTIC_",
     "GIT_",
 )
-FOREIGN_NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "TMUX", "TMUX_PANE")
+FOREIGN_NAMES = (
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "GROUP_RANK",
+    "TMUX",
+    "TMUX_PANE",
+    "LINES",
+    "COLUMNS",
+)
 
 
 def isolate(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
@@ -64,6 +84,7 @@ def store_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     work.mkdir()
     monkeypatch.chdir(work)
     monkeypatch.setenv("MLTRACK_STORE", str(root))
+    mltrack.set_store(None)  # what another test of this process chose
     return root
 
 
@@ -87,6 +108,102 @@ def postgres_url() -> Iterator[str]:
     finally:
         with psycopg.connect(server, autocommit=True, connect_timeout=10) as connection:
             connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def s3_place(store_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An address in an empty bucket of an S3 API, whose keys are in the environment."""
+    address = os.environ.get("MLT_S3_URL")
+    if not address:
+        pytest.skip("needs an S3 API: run `export $(tests/services/start-s3.sh)`")
+    for name, value in (
+        ("AWS_ENDPOINT_URL", address),
+        ("AWS_ACCESS_KEY_ID", "test"),
+        ("AWS_SECRET_ACCESS_KEY", "test"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+    ):
+        monkeypatch.setenv(name, value)
+    import urllib3
+
+    bucket = f"mltrack-{secrets.token_hex(6)}"
+    # The API takes any signature; s3fs would be loaded here by every test otherwise.
+    signed = {
+        "Authorization": "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+    }
+    assert urllib3.request("PUT", f"{address}/{bucket}", headers=signed).status == 200
+    yield f"s3://{bucket}/pre fix"
+    # Companions go on for a minute after their last work; this test's have its home.
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if (
+                "mltrack.store.upload" in process.cmdline()
+                and process.environ().get("HOME") == os.environ["HOME"]
+            ):
+                process.terminate()
+
+
+def tool_environment(name: str) -> Path:
+    """The interpreter of a virtual environment with other people's tools (tests/services/make-environment.sh)."""
+    python = os.environ.get(f"MLT_ENV_{name.upper()}")
+    if not python:
+        pytest.skip(
+            f"needs the environment {name}: run `export $(tests/services/make-environment.sh {name})`, which installs it with pip"
+        )
+    return Path(python)
+
+
+@pytest.fixture(scope="session")
+def mlflow_python() -> Path:
+    """The interpreter of an environment with today's MLflow and scikit-learn."""
+    return tool_environment("mlflow")
+
+
+@pytest.fixture(scope="session")
+def flavors_python() -> Path:
+    """The interpreter of an environment with today's MLflow and every library whose models we know."""
+    return tool_environment("flavors")
+
+
+@pytest.fixture(scope="session")
+def flavors2_python() -> Path:
+    """The same with the last MLflow 2.x."""
+    return tool_environment("flavors2")
+
+
+@pytest.fixture(scope="session")
+def mlflow2_python() -> Path:
+    """The interpreter of an environment with a client of MLflow 2.x."""
+    return tool_environment("mlflow2")
+
+
+@pytest.fixture(scope="session")
+def tensorboard_python() -> str:
+    """The interpreter of an environment with TensorBoard and tensorboardX."""
+    return str(tool_environment("tensorboard"))
+
+
+@pytest.fixture(scope="session")
+def wandb_python() -> str:
+    """The interpreter of an environment with W&B's client."""
+    return str(tool_environment("wandb"))
+
+
+@pytest.fixture(scope="session")
+def trackio_python() -> str:
+    """The interpreter of an environment with trackio."""
+    return str(tool_environment("trackio"))
+
+
+@pytest.fixture(scope="session")
+def lightning_python() -> str:
+    """The interpreter of an environment with Lightning and torch."""
+    return str(tool_environment("lightning"))
+
+
+@pytest.fixture(scope="session")
+def fuzz_python() -> str:
+    """The interpreter of an environment with atheris."""
+    return str(tool_environment("fuzz"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -121,3 +238,22 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     report = yield
     _fail_instead(report)
     return report
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("needs root to mount a small tmpfs: run the tests as root in a container")
+    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(
+            f"needs the right to mount a tmpfs ({done.stderr.strip()}): run in a container with SYS_ADMIN"
+        )
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -12,6 +12,7 @@ Widths follow what Textual lays out with (a test compares every character). Only
 from __future__ import annotations
 
 import unicodedata
+from functools import lru_cache
 from typing import Literal
 
 CELL_LIMIT = 200
@@ -28,6 +29,7 @@ _POINTS_PER_CELL = 8
 
 # The caches below would otherwise grow with hostile text, up to 1.1 million entries.
 _CACHE_ENTRIES = 50_000
+_KEPT_LENGTH = 256
 
 # Wide since Unicode 16, which the running Python may not know yet.
 _NEWLY_WIDE = ((0x2630, 0x2637), (0x268A, 0x268F), (0x4DC0, 0x4DFF), (0x1D300, 0x1D356), (0x1D360, 0x1D376))
@@ -78,6 +80,16 @@ def cell_width(text: str) -> int:
     """Terminal cells that cleaned text takes."""
     if text.isascii():
         return len(text)
+    return _kept_width(text) if len(text) <= _KEPT_LENGTH else _wide_width(text)
+
+
+@lru_cache(16_384)
+def _kept_width(text: str) -> int:
+    """The same pieces of charts and tables are measured again and again."""
+    return _wide_width(text)
+
+
+def _wide_width(text: str) -> int:
     if len(_widths) > _CACHE_ENTRIES:
         _widths.clear()
     return sum(map(_widths.__getitem__, text))
@@ -117,6 +129,26 @@ def pad(text: str, cells: int, align: Literal["left", "right", "center"] = "left
     if align == "center":
         return " " * (missing // 2) + text + " " * (missing - missing // 2)
     return text + " " * missing
+
+
+def wrap(text: str, cells: int, most: int = 4) -> list[str]:
+    """Clean a sentence and break it at spaces into lines of at most ``cells``; a word too long for one is cut in pieces.
+
+    Beyond ``most`` lines the rest shows as `…`.
+    """
+    lines: list[str] = []
+    for word in clean(text, None).split(" "):
+        while cell_width(word) > cells:
+            piece = clip(word, cells).removesuffix("…")
+            lines.append(piece)
+            word = word[len(piece) :]
+        if lines and cell_width(lines[-1]) + 1 + cell_width(word) <= cells:
+            lines[-1] += " " + word
+        else:
+            lines.append(word)
+    if len(lines) > most:
+        lines = [*lines[: most - 1], clip(" ".join(lines[most - 1 :]), cells)]
+    return lines
 
 
 def _tail(text: str, room: int) -> str:

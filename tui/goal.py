@@ -1,11 +1,19 @@
-"""Which metric a set of runs is about, and which of its values are good, when nobody has said so."""
+"""Which metric a set of runs is about, and which of its values are good: decided in the table, else guessed from names.
+
+What was decided is kept per experiment with the view of the table. `remember` or `recall` says what is known, `about` which runs the
+questions inside of it are about.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
 
-from mltrack.store.direction import guess_direction
+from mltrack.store.direction import Direction, guess_direction
 
 _HELD_OUT = re.compile(
     r"(?:^|[/_.\-])(?:val|valid|validation|eval|test|dev|heldout)(?:$|[/_.\-])", re.IGNORECASE
@@ -22,6 +30,73 @@ _BACKGROUND = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class Decided:
+    """What a person decided about the metrics of some runs."""
+
+    goal: str | None = None
+    directions: Mapping[str, str] = field(default_factory=dict)
+
+
+_layouts: Mapping[str, Mapping[str, Any]] = {}
+_NOTHING = Decided()
+_decided: ContextVar[Decided] = ContextVar("decided", default=_NOTHING)
+
+
+def remember(layouts: Mapping[str, Mapping[str, Any]]) -> None:
+    """What the table keeps of each experiment, by its name: of a folder with its slash, of all of them by ''."""
+    global _layouts
+    _layouts = layouts
+
+
+def recall(where: str | None) -> None:
+    """The same from what the app last kept of a store, for a command."""
+    from mltrack.store.client.location import choose_store
+    from mltrack.tui.saved_view import load_view, view_file
+
+    remember(load_view(view_file(choose_store(where).url)).layouts)
+
+
+def decided(experiments: Iterable[str]) -> Decided:
+    """What holds for runs of these experiments: of one its own; of several that of the view that shows them together, and what
+    was decided about the direction of a metric in any of them."""
+    names = sorted(set(experiments))
+    if len(names) == 1:
+        own = _layouts.get(names[0], {})
+        return Decided(own.get("goal"), own.get("directions") or {})
+    folders = [
+        scope
+        for scope in _layouts
+        if (not scope or scope.endswith("/")) and all(name.startswith(scope) for name in names)
+    ]
+    nearest = _layouts.get(max(folders, key=len), {}) if folders else {}
+    directions: dict[str, str] = {}
+    for name in names:
+        directions |= _layouts.get(name, {}).get("directions") or {}
+    return Decided(nearest.get("goal"), {**directions, **(nearest.get("directions") or {})})
+
+
+def current() -> Decided:
+    """What holds now."""
+    return _decided.get()
+
+
+@contextmanager
+def about(experiments: Iterable[str]) -> Iterator[None]:
+    """Goals and directions are those of runs of these experiments."""
+    token = _decided.set(decided(experiments))
+    try:
+        yield
+    finally:
+        _decided.reset(token)
+
+
+def direction_of(key: str) -> Direction:
+    """Whether more or less of a metric is better: decided, else by its name."""
+    chosen = _decided.get().directions.get(key)
+    return "min" if chosen == "min" else "max" if chosen == "max" else guess_direction(key)
+
+
 def is_background(key: str) -> bool:
     """Metrics that nobody optimises: system/*, learning rates, counters, speeds, insides of layers."""
     return _BACKGROUND.search(key) is not None
@@ -29,11 +104,16 @@ def is_background(key: str) -> bool:
 
 def direction_arrow(key: str) -> str:
     """Which way is good, as an arrow; nothing for metrics that are neither."""
-    return "" if is_background(key) else "↓" if guess_direction(key) == "min" else "↑"
+    known = key in _decided.get().directions
+    return "" if is_background(key) and not known else "↓" if direction_of(key) == "min" else "↑"
 
 
 def guess_goal(runs_with_key: Mapping[str, int]) -> str | None:
-    """The key of the goal metric: a held-out score before a held-out loss before training; most runs, then by name."""
+    """The key of the goal metric: the one that was chosen, else a held-out score before a held-out loss before training; most runs,
+    then by name."""
+    chosen = _decided.get().goal
+    if chosen in runs_with_key:
+        return chosen
     candidates = [key for key in runs_with_key if not is_background(key)]
     if not candidates:
         return None
@@ -45,7 +125,7 @@ def guess_goal(runs_with_key: Mapping[str, int]) -> str | None:
 
 def guess_loss(keys: Iterable[str], goal: str | None) -> str | None:
     """One loss to show beside the goal: training's own if there is one."""
-    losses = [key for key in keys if key != goal and not is_background(key) and guess_direction(key) == "min"]
+    losses = [key for key in keys if key != goal and not is_background(key) and direction_of(key) == "min"]
     return min(losses, key=lambda key: (_HELD_OUT.search(key) is not None, len(key), key), default=None)
 
 
@@ -53,5 +133,5 @@ def _rank(key: str) -> int:
     return (
         4 * (_HELD_OUT.search(key) is not None)
         + 2 * (_SCORES.search(key) is not None)
-        + (guess_direction(key) == "min")
+        + (direction_of(key) == "min")
     )

@@ -24,6 +24,8 @@ OnError = Callable[[dict[str, Any]], None]
 # A worker that dies sooner than this after its start is not started again at once: the store itself is in trouble.
 _HEALTHY_SECONDS = 5.0
 _RESTARTS = 3
+# A lost connection is made again after 1, 2, 4 ... seconds, at most this many.
+_LONGEST_RETRY = 30.0
 
 
 @dataclass
@@ -52,6 +54,13 @@ class Live:
         self._restarts = 0
         self._closing = False
         self._worker = worker
+        self.host = worker.host if worker is not None else ""
+        """What ssh calls the machine of the store; "" for this one."""
+        self.retry_seconds = 0.0
+        """How long to wait before a lost connection is made again with ``start``; 0 when there is nothing to wait for."""
+        self._lost = False
+        self.absent = "The store is not open."
+        """Why there is no worker, for people."""
 
     @property
     def running(self) -> bool:
@@ -67,6 +76,8 @@ class Live:
         """Start the worker, unless it was handed over, and listen to it."""
         if self._worker is None:
             self._worker = WorkerProcess(self._where, self._readonly)
+            self.host = self._worker.host
+        self.retry_seconds = 0.0
         threading.Thread(target=self._listen, args=(self._worker,), name="worker", daemon=True).start()
 
     def ask(
@@ -78,8 +89,14 @@ class Live:
         topic: str = "",
         **options: Any,
     ) -> None:
-        """Ask the worker. A newer request of the same ``topic`` makes the answer of the older one unwanted."""
+        """Ask the worker. A newer request of the same ``topic`` makes the answer of the older one unwanted.
+
+        Where there is no worker, what was asked on behalf of a key (it has no topic) is refused; pages just stay empty."""
         if self._worker is None:
+            if self.host:
+                self._post(Trouble(self._trying()))
+            elif on_error is not None and not topic:
+                on_error({"kind": "NoStore", "message": self.absent})
             return
         request = next(self._ids)
         if topic:
@@ -94,6 +111,10 @@ class Live:
             stdin.flush()
         except (OSError, ValueError):
             self._pending.pop(request, None)  # its end is reported by the thread that listens
+
+    def drop(self, topic: str) -> None:
+        """What was asked about this topic is not wanted any more."""
+        self._pending.pop(self._newest.pop(topic, -1), None)
 
     def claim_first(self, on_result: OnResult, on_error: OnError | None = None, *, topic: str = "") -> bool:
         """Be given the answer to the question that the process was started with; False when there was none."""
@@ -125,6 +146,11 @@ class Live:
             return None
         self._worker = None
         self._pending.clear()
+        if worker.host:
+            self._lost = True
+            self._restarts += 1
+            self.retry_seconds = min(_LONGEST_RETRY, 2.0 ** (self._restarts - 1))
+            return self._trying(message.last_words)
         healthy = time.monotonic() - worker.began > _HEALTHY_SECONDS
         self._restarts = 0 if healthy else self._restarts + 1
         why = f": {message.last_words}" if message.last_words else f" (exit code {message.code})"
@@ -132,6 +158,21 @@ class Live:
             return f"The store's worker cannot stay up{why}"
         self.start()
         return f"The store's worker ended and was started again{why}"
+
+    def _trying(self, why: str = "") -> str:
+        return f"No connection to {self.host}{f' ({why})' if why else ''}: trying again; what is shown is from before"
+
+    def heard(self) -> str | None:
+        """The store has said something. Returns what to tell the person when it had been away."""
+        self._restarts = 0 if self._lost else self._restarts
+        was, self._lost = self._lost, False
+        return (
+            (f"Connected to {self.host} again" if self.host else "The store is there again") if was else None
+        )
+
+    def troubled(self) -> None:
+        """The store has said that it cannot be used now."""
+        self._lost = True
 
     def close(self) -> None:
         """End the worker."""
@@ -151,7 +192,8 @@ class Live:
                 continue  # cut off by the worker's end, which is reported below
             event = message.get("event")
             if event == "changed":
-                self._post(StoreChanged(int(message["seq"]), int(message.get("pending_bytes", 0))))
+                waiting = int(message.get("waiting_runs", 0))
+                self._post(StoreChanged(int(message["seq"]), int(message.get("pending_bytes", 0)), waiting))
             elif event == "trouble":
                 self._post(Trouble(str(message.get("message", ""))))
             elif message.get("id") is not None:

@@ -20,9 +20,11 @@ class Answered(Message):
 class StoreChanged(Message):
     """Something in the store is new. A later one makes an earlier one superfluous."""
 
-    def __init__(self, seq: int, pending_bytes: int) -> None:
+    def __init__(self, seq: int, pending_bytes: int, waiting_runs: int = 0) -> None:
+        """``waiting_runs``: of other tools, not read yet."""
         self.seq = seq
         self.pending_bytes = pending_bytes
+        self.waiting_runs = waiting_runs
         super().__init__()
 
     def can_replace(self, message: Message) -> bool:

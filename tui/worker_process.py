@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -12,6 +14,8 @@ from typing import IO, Any
 FIRST = 0
 """The id of the question that the worker is started with."""
 _LAST_WORDS = 2000
+_PIECE = 1 << 20
+_THREADS = ("OPENBLAS_NUM_THREADS",)
 
 
 class WorkerProcess:
@@ -20,18 +24,42 @@ class WorkerProcess:
     def __init__(self, where: str | None, readonly: bool) -> None:
         self.began = time.monotonic()
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # lives as long as the process
-        # -c instead of -m: no second import of the package's __main__, and the folder we run in is not searched.
-        code = (
-            "import sys; sys.path[:1] = []; from mltrack.tui.worker_calls import serve; "
-            f"serve({where!r}, {readonly!r})"
-        )
+        # One thread for linear algebra, which the worker has none of: numpy's would spin on the processor that the screen
+        # starts on. What the worker launches must not inherit that.
+        ours = [name for name in _THREADS if name not in os.environ]
+        self.host = ""
+        """What ssh calls the machine that it runs on; "" for this one."""
+        if where is not None and where.startswith("ssh://"):
+            from mltrack.tui.remote import remote_of
+
+            remote = remote_of(where)
+            assert remote is not None
+            self.host = remote.host
+            command = remote.command(["worker", *(["--readonly"] if readonly else [])])
+        else:
+            # -c instead of -m: no second import of the package's __main__, and the folder we run in is not searched.
+            code = (
+                "import sys; sys.path[:1] = []; from mltrack.tui.worker_calls import serve; "
+                f"serve({where!r}, {readonly!r}, {ours!r})"
+            )
+            command = [sys.executable, "-c", code]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", code],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
+            # A table of 100,000 runs is a line of megabytes: in small pieces the thread that reads it would wait for the
+            # interpreter after each of them.
+            bufsize=_PIECE,
+            env={**os.environ, **dict.fromkeys(ours, "1")},
             start_new_session=True,  # ctrl+c and a resize are the screen's
         )
+        assert self.process.stdout is not None
+        if hasattr(fcntl, "F_SETPIPE_SZ"):
+            try:
+                fcntl.fcntl(self.process.stdout, fcntl.F_SETPIPE_SZ, _PIECE)
+            except PermissionError:
+                pass  # this user has as many large pipes as the system allows: answers come in smaller pieces
         self.asked_first = False
 
     def ask_first(self, call: str, **options: Any) -> None:

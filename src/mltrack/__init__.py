@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from mltrack.store.flavors.logging import load_model, log_model
+    from mltrack.store.flavors.schema import infer_signature
     from mltrack.store.records import Run
 
 __version__ = "0.1.0"
@@ -55,6 +57,8 @@ __all__ = [
     "delete_tag",
     "end_run",
     "get_run",
+    "infer_signature",
+    "load_model",
     "log_artifact",
     "log_artifacts",
     "log_dict",
@@ -63,6 +67,7 @@ __all__ = [
     "log_input",
     "log_metric",
     "log_metrics",
+    "log_model",
     "log_param",
     "log_params",
     "log_table",
@@ -78,11 +83,34 @@ __all__ = [
 ]
 
 
+_MODELS = {
+    "infer_signature": "mltrack.store.flavors.schema",
+    "load_model": "mltrack.store.flavors.logging",
+    "log_model": "mltrack.store.flavors.logging",
+}
+
+
+_INTEGRATIONS = frozenset(("keras", "lightgbm", "lightning", "sklearn", "transformers", "xgboost"))
+
+
+def __getattr__(name: str) -> Any:
+    if name in _INTEGRATIONS:
+        import importlib
+
+        return importlib.import_module(f"mltrack.store.integrations.{name}")
+    # Models are saved and loaded by code that a training script without models need not read.
+    if name in _MODELS:
+        import importlib
+
+        return getattr(importlib.import_module(_MODELS[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def _open() -> Any:
     from mltrack.store.client.log import chosen_store
 
     try:
-        from mltrack.store.store import open_store
+        from mltrack.store.opening import open_store
     except ImportError as error:
         raise UsageError(
             f"Reading runs needs the packages the store is made of ({error.name} is missing): pip install mltrack-tui."

@@ -8,7 +8,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from mltrack.store.client.journal import make_folder, random_hex, share_mode
+from mltrack.store.client.journal import make_folder, open_file, random_hex, share_mode
 from mltrack.store.client.values import Refused
 
 COPY_BYTES = 1 << 20
@@ -51,10 +51,13 @@ def store_file(source: Path, root: Path, folder: Path, target: str) -> StoredFil
         try:
             # A read-only file will not be rewritten in place, so another name for it is as good as a copy. Anything
             # else may be (a checkpoint saved again under one name): sharing its inode would change the artifact.
-            if not facts.st_mode & 0o222 and _link(source, temporary):
+            # In a store shared with a group its others must be able to read it, too.
+            mode = share_mode(root)
+            readable = mode == 0o600 or facts.st_mode & stat.S_IROTH
+            if not facts.st_mode & 0o222 and readable and _link(source, temporary):
                 how, size, digest = "hardlink", facts.st_size, _digest(reader)
             else:
-                how, size, digest = _copy(reader, temporary, share_mode(root))
+                how, size, digest = _copy(reader, temporary, mode)
             os.rename(temporary, destination)
         except OSError as error:
             _remove(temporary)
@@ -100,7 +103,7 @@ def regular_files(folder: Path) -> list[tuple[Path, str]]:
 def _write_whole(destination: Path, content: bytes, mode: int) -> None:
     temporary = destination.parent / f".{random_hex(12)}.part"
     try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), mode)
+        fd = open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(fd, "wb") as writer:
             writer.write(content)
             writer.flush()
@@ -113,7 +116,7 @@ def _write_whole(destination: Path, content: bytes, mode: int) -> None:
 
 
 def _copy(reader: object, temporary: Path, mode: int) -> tuple[str, int, str]:
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), mode)
+    fd = open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(fd, "wb") as writer:
         source_fd = reader.fileno()  # type: ignore[attr-defined]
         if _clone(source_fd, writer.fileno()):

@@ -19,6 +19,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from mltrack.store.client.console_screen import LINE_CHARACTERS, Screen
+from mltrack.store.client.journal import open_file, share_mode
 from mltrack.store.client.secrets import redact_text
 
 if TYPE_CHECKING:
@@ -135,8 +136,8 @@ class ConsoleLog:
     def _open(self) -> None:
         if self._fd >= 0:
             return
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._fd = os.open(self._path, flags, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        self._fd = open_file(self._path, flags, share_mode(self._path.parent))
         self._size = os.fstat(self._fd).st_size
         self._end_foreign_line()
 

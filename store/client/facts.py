@@ -54,17 +54,17 @@ def _capture_console(run: ActiveRun) -> dict[str, object]:
     return dict(captured.facts)
 
 
-def follow(run: ActiveRun, root: Path, system_metrics: bool) -> None:
+def follow(run: ActiveRun, system_metrics: bool) -> None:
     """Start what goes on beside the training: slow facts in a thread, the sampler; both end with the run."""
     if os.environ.get("MLTRACK_FACTS") != "0":
-        thread = threading.Thread(target=_slow_facts, args=(run, root), name="mltrack-facts", daemon=True)
+        thread = threading.Thread(target=_slow_facts, args=(run,), name="mltrack-facts", daemon=True)
         thread.start()
         run.on_end.append(lambda: thread.join(FACTS_SECONDS))
     if system_metrics and os.environ.get("MLTRACK_SYSTEM_METRICS") != "0":
         _start_sampler(run)
 
 
-def _slow_facts(run: ActiveRun, root: Path) -> None:
+def _slow_facts(run: ActiveRun) -> None:
     from mltrack.store.client import host
     from mltrack.store.client.git import capture_setting, snapshot
 
@@ -77,7 +77,7 @@ def _slow_facts(run: ActiveRun, root: Path) -> None:
         if said:
             facts["code_note"] = "; ".join(said)
         if code is not None and code.commit is not None:
-            patch = store_blob(code.patch, root) if code.patch else None
+            patch = store_blob(code.patch, run.journal.root) if code.patch else None
             facts["git"] = {
                 "commit": code.commit,
                 "branch": code.branch,
@@ -86,8 +86,9 @@ def _slow_facts(run: ActiveRun, root: Path) -> None:
                 "patch": patch,
                 "complete": code.complete,
                 "left_out": _texts(list(code.left_out)),
+                "root": code.root,
             }
-        facts["packages"] = store_blob(host.packages().encode("utf-8", "replace"), root)
+        facts["packages"] = store_blob(host.packages().encode("utf-8", "replace"), run.journal.root)
         gpus = host.gpus()
         if gpus:
             facts["gpus"] = gpus

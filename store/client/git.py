@@ -273,8 +273,11 @@ def _content(root: bytes, path: bytes) -> bytes:
         fd = os.open(os.path.join(root, path), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return b""
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)  # where a file was, there may be a folder now
+        return b""
     with open(fd, "rb") as file:
-        return file.read(TRACKED_FILE_BYTES) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        return file.read(TRACKED_FILE_BYTES)
 
 
 def _names(paths: list[bytes]) -> tuple[str, ...]:

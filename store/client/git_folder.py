@@ -23,7 +23,7 @@ _EMPTY_TREE = {
     "sha256": "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
 }
 # What the working tree looks like to git; everything else a configuration can say is unknown to the private folder.
-_CARRIED = (
+CARRIED = (
     "core.filemode core.symlinks core.ignorecase core.precomposeunicode core.autocrlf core.eol core.trustctime "
     "core.checkstat core.excludesfile core.attributesfile"
 ).split()
@@ -105,7 +105,7 @@ def _configuration(repository: Repository) -> bytes:
     default = os.path.join(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "git")
     config.setdefault("core.excludesfile", os.path.join(default, "ignore"))
     config.setdefault("core.attributesfile", os.path.join(default, "attributes"))
-    for key in _CARRIED:
+    for key in CARRIED:
         if key in config:
             # HOME is the scratch folder, so that ~ must be resolved here.
             value = os.path.expanduser(config[key]) if key.endswith("file") else config[key]

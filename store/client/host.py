@@ -44,11 +44,21 @@ def machine() -> str:
         for path in _MACHINE_FILES:
             text = _read(path).strip()
             if text:
-                from hashlib import sha256  # 2.7 ms when nobody has loaded it yet; the client's artifacts do
-
-                _machine = sha256(text).hexdigest()[:12]
+                _machine = _sha256(text)[:12]
                 break
     return _machine
+
+
+def _sha256(text: bytes) -> str:
+    """Hex digest by the interpreter's own code: hashlib loads OpenSSL, which takes 3 ms of every start of a training."""
+    from importlib import import_module
+
+    for name in ("_sha2", "_sha256", "hashlib"):  # Python 3.12, 3.11, and builds without either
+        try:
+            return str(import_module(name).sha256(text).hexdigest())
+        except (ImportError, AttributeError):
+            continue
+    raise AssertionError("hashlib is part of the standard library")
 
 
 def boot() -> str:
@@ -125,6 +135,9 @@ _RANK_VARIABLES = (
 )
 
 
+_RANKS_OF_A_NODE = 1000
+
+
 def ranks(environ: Mapping[str, str] | None = None) -> Ranks:
     """The rank by the launcher's variables; Ranks(0, 0, 1, "") when no launcher set a whole and sensible pair.
 
@@ -139,7 +152,19 @@ def ranks(environ: Mapping[str, str] | None = None) -> Ranks:
         if local is None and source == "mpi":
             local = _count(env.get("MPI_LOCALRANKID")) or _count(env.get("PMI_LOCAL_RANK"))
         return Ranks(rank, rank if local is None else local, size, source)
-    return Ranks(0, 0, 1, "")
+    return _lightning_ranks(env)
+
+
+def _lightning_ranks(env: Mapping[str, str]) -> Ranks:
+    """Lightning starts its other ranks itself and numbers them by node and place on the node; nobody sets RANK."""
+    local, node, size = (_count(env.get(name)) for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE"))
+    if "RANK" in env or (node is None and (local is None or size is None)):
+        return Ranks(0, 0, 1, "")
+    if node is None and size is not None and (local or 0) >= size:
+        return Ranks(0, 0, 1, "")
+    # How many ranks a node has is not said. The number only has to be another for each, and 0 for the first.
+    rank = (node or 0) * _RANKS_OF_A_NODE + (local or 0)
+    return Ranks(rank, local or 0, max(size or 1, rank + 1, 2 if rank else 1), "lightning")
 
 
 # Per launcher: the variables that are equal in all ranks of one launch and, together, in no other launch.
@@ -154,6 +179,7 @@ _LAUNCH_VARIABLES = {
     ),
     "mvapich": ("SLURM_JOB_ID", "SLURM_STEP_ID", "PMI_ID_SPACE", "MASTER_ADDR", "MASTER_PORT"),
     "mpi": ("SLURM_JOB_ID", "SLURM_STEP_ID", "PMI_ID_SPACE", "MASTER_ADDR", "MASTER_PORT"),
+    "lightning": ("MASTER_ADDR", "MASTER_PORT", "SLURM_JOB_ID", "SLURM_STEP_ID"),
 }
 _LOCAL_SIZES = {
     "torchrun": "LOCAL_WORLD_SIZE",
@@ -176,27 +202,60 @@ def launch_identity(environ: Mapping[str, str] | None = None) -> str:
         return ""
     if found.source == "slurm":
         names: tuple[str, ...] = ("SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_STEP_ID")
+    elif found.source == "lightning":
+        # The first rank was started as an ordinary process and starts the others; on other nodes somebody said NODE_RANK.
+        launcher, started_with = _launcher("LOCAL_RANK", os.getpid())
+        if launcher and b"\0NODE_RANK=" not in started_with:
+            return f"{found.source}:{machine()}:{boot()}:{pid_namespace()}:{launcher}"
+        names = _LAUNCH_VARIABLES[found.source]
     else:
         if _count(env.get(_LOCAL_SIZES[found.source])) == found.world_size:
-            launcher = _launcher(next(row[1] for row in _RANK_VARIABLES if row[0] == found.source))
+            variable = next(row[1] for row in _RANK_VARIABLES if row[0] == found.source)
+            launcher, _ = _launcher(variable, os.getppid())
             if launcher:
                 return f"{found.source}:{machine()}:{boot()}:{pid_namespace()}:{launcher}"
         names = _LAUNCH_VARIABLES[found.source]
     return ":".join([found.source, *(env.get(name, "") for name in names)])
 
 
-def _launcher(rank_variable: str) -> str:
-    """pid and start of the nearest ancestor that was started without a rank: shells in between were given one."""
-    pid = os.getppid()
+def _launcher(rank_variable: str, pid: int) -> tuple[str, bytes]:
+    """pid and start of the nearest of ``pid`` and its ancestors that was started without a rank (shells in between were
+    given one), and the environment it was started with; "" when it cannot be found."""
     marker = b"\0" + rank_variable.encode() + b"="
     for _ in range(16):
         fields = _stat_fields(pid)
         if pid <= 0 or not fields:
-            return ""
-        if marker not in b"\0" + _read(f"/proc/{pid}/environ", 1 << 20):
-            return f"{pid}:{fields[19].decode('ascii', 'replace')}"
+            break
+        started_with = b"\0" + _read(f"/proc/{pid}/environ", 1 << 20)
+        if marker not in started_with:
+            return f"{pid}:{fields[19].decode('ascii', 'replace')}", started_with
         pid = int(fields[1])
-    return ""
+    return "", b""
+
+
+_STARTED = "MLTRACK_STARTED_RUNS"
+_STARTED_KEPT = 64
+
+
+def tell_children(number: int, run_id: str) -> None:
+    """Leave in the environment which run was this process's start ``number``: the ranks that Lightning starts later begin
+    the same script anew, and their start of that number is the same run."""
+    if number >= _STARTED_KEPT:
+        return
+    me = f"{os.getpid()}:{process_start(os.getpid()) or ''}"
+    owner, _, ids = os.environ.get(_STARTED, "").rpartition("=")
+    known = ids.split(",") if owner == me else []
+    known += [""] * (number + 1 - len(known))
+    known[number] = run_id
+    os.environ[_STARTED] = f"{me}={','.join(known)}"
+
+
+def told_by_launcher(number: int) -> str | None:
+    """The run that was start ``number`` of the process that started this rank; None when it had not started that one."""
+    launcher, _ = _launcher("LOCAL_RANK", os.getpid())
+    owner, _, ids = os.environ.get(_STARTED, "").rpartition("=")
+    known = ids.split(",")
+    return (known[number] or None) if launcher and owner == launcher and number < len(known) else None
 
 
 _SLURM_FACTS = (

@@ -49,6 +49,22 @@ def share_mode(root: Path) -> int:
         return 0o600
 
 
+def open_file(path: Path | str, flags: int, mode: int) -> int:
+    """``os.open`` of a store's own file; what it creates has just these permission bits. Raises OSError.
+
+    In a store shared with a group the umask must not take the others' right to read and to fold.
+    """
+    fd = os.open(path, flags | getattr(os, "O_CLOEXEC", 0), mode)
+    if mode & stat.S_IRGRP:
+        facts = os.fstat(fd)
+        if stat.S_IMODE(facts.st_mode) != mode and facts.st_uid == os.geteuid():
+            try:
+                os.fchmod(fd, mode)
+            except OSError:
+                pass  # a filesystem without permissions (FAT, some network shares) has none to give either
+    return fd
+
+
 def make_folder(path: Path, root: Path) -> None:
     """Create ``path`` and missing parents: 0700, or 2770 in a store shared with a group."""
     missing: list[Path] = []
@@ -75,10 +91,10 @@ def new_attempt(folder: Path, at_ms: int) -> str:
         names = [entry.name for entry in os.scandir(folder) if entry.name.startswith("meta.")]
     except OSError:
         names = []
-    for name in names:
+    for name in [*names, "counted.json"]:  # the last one is left where journals are sealed
         try:
             with open(folder / name, "rb") as file:
-                header = json.loads(file.readline(65536))
+                header = json.loads(file.readline() if name == "counted.json" else file.readline(65536))
             newest = max(newest, int(header["attempt"].split("-")[0]))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # a damaged neighbour says nothing about our order
@@ -108,10 +124,7 @@ class AppendFile:
     def open(self) -> None:
         """Create the file. Raises OSError when that is not possible now."""
         self._prepare()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
-        self.fd = os.open(self.path, flags, self._mode)
-        if self._mode == 0o660:
-            os.fchmod(self.fd, self._mode)  # the umask must not take the group's right to fold
+        self.fd = open_file(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, self._mode)
 
     def append(self, line: bytes) -> None:
         """Write one complete line (ending in a newline)."""
@@ -176,8 +189,13 @@ class AppendFile:
     def close(self) -> None:
         """Close the file. What still waits is lost with it: callers spool ``backlog`` first."""
         if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+            fd, self.fd = self.fd, -1
+            try:
+                os.close(fd)
+            except OSError as error:  # network filesystems tell here what they could not store earlier
+                self._on_trouble(
+                    f"the end of {self.path} may be missing ({os.strerror(error.errno or errno.EIO)})"
+                )
 
 
 class Journal:
@@ -235,11 +253,7 @@ class Journal:
             self._marked = True
 
     def _mark(self) -> None:
-        mode = share_mode(self.root)
-        fd = os.open(self.marker, os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), mode)
-        if mode == 0o660:
-            os.fchmod(fd, mode)
-        os.close(fd)
+        os.close(open_file(self.marker, os.O_WRONLY | os.O_CREAT, share_mode(self.root)))
 
     def _file(self, kind: str) -> AppendFile:
         path = self.folder / f"{kind}.{self.jid}.jsonl"
@@ -252,10 +266,15 @@ class Journal:
         file.append(self._header(kind))
         return file
 
-    def meta(self, op: str, time_ms: int | None = None, **fields: object) -> None:
-        """Append one meta record. Raises OSError only when the file cannot be created at all."""
+    def open(self) -> None:
+        """Create the folder, the marker and the meta file. Raises OSError when the store cannot be written at all."""
         if self.meta_file is None:
             self.meta_file = self._file("meta")
+
+    def meta(self, op: str, time_ms: int | None = None, **fields: object) -> None:
+        """Append one meta record. Raises OSError only when the file cannot be created at all."""
+        self.open()
+        assert self.meta_file is not None
         record: object = {"t": time_ms if time_ms is not None else now_ms(), "op": op, **fields}
         text = _encode(record)
         if (

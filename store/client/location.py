@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SITE_FILE = Path("/etc/mltrack/config.toml")
+SITE_FILE_VARIABLE = "MLTRACK_SITE_FILE"
 MARK = ".mltrack"
 REMOTE_SCHEMES = ("postgresql://", "postgresql+psycopg://", "http://", "https://")
 
@@ -38,6 +39,11 @@ class StoreChoice:
         return self.url.startswith(REMOTE_SCHEMES)
 
 
+def site_file() -> Path:
+    """The file of settings for everybody on this machine; the environment variable MLTRACK_SITE_FILE names another."""
+    return Path(os.environ.get(SITE_FILE_VARIABLE) or SITE_FILE)
+
+
 def user_data_folder() -> Path:
     """The per-user data folder (XDG on Linux, Application Support on macOS), not created here."""
     if sys.platform == "darwin":
@@ -59,9 +65,9 @@ def choose_store(explicit: str | None = None, folder: Path | None = None) -> Sto
     nearest = _nearest_mark(start)
     if nearest is not None:
         return StoreChoice(str(nearest), nearest, f"the nearest {MARK}/ folder upwards from {start}")
-    site = _site_store()
+    site = site_store()
     if site:
-        return _choice(site, f"the site file {SITE_FILE}")
+        return _choice(site, f"the site file {site_file()}")
     data = user_data_folder()
     if _can_create(data):
         return StoreChoice(str(data), data, "the user data folder (default)")
@@ -77,7 +83,7 @@ def explain_choice(explicit: str | None = None, folder: Path | None = None) -> l
         ("--store / set_store()", explicit or "-"),
         ("MLTRACK_STORE", os.environ.get("MLTRACK_STORE") or "-"),
         (f"nearest {MARK}/", str(nearest) if nearest else "-"),
-        (str(SITE_FILE), _site_store() or "-"),
+        (str(site_file()), site_store() or "-"),
         ("user data folder", str(user_data_folder())),
     ]
 
@@ -95,6 +101,11 @@ def _choice(value: str, chosen_by: str) -> StoreChoice:
     if "://" in value:
         if not value.startswith("file://"):
             scheme = value.split("://", 1)[0]
+            if scheme == "ssh":
+                raise LocationError(
+                    "A store behind ssh:// can be looked at and changed, not logged into. Log into a folder or a server, or"
+                    " copy the run over with rsync and `mltrack sync`."
+                )
             raise LocationError(
                 f"The store address uses '{scheme}://', which mltrack does not know. "
                 "Use a folder, postgresql://… or http(s)://…."
@@ -121,21 +132,23 @@ def _nearest_mark(start: Path) -> Path | None:
     return None
 
 
-def _site_store() -> str:
-    if not SITE_FILE.is_file():
+def site_store() -> str:
+    """The store that the site file names, "" when it names none. Raises LocationError when the file is no TOML."""
+    path = site_file()
+    if not path.is_file():
         return ""
     import tomllib
 
     try:
-        with SITE_FILE.open("rb") as file:
+        with path.open("rb") as file:
             value = tomllib.load(file).get("store", "")
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise LocationError(
-            f"The site file {SITE_FILE} cannot be read ({error}). Correct it or set MLTRACK_STORE."
+            f"The site file {path} cannot be read ({error}). Correct it or set MLTRACK_STORE."
         ) from None
     if not isinstance(value, str):
         raise LocationError(
-            f"In the site file {SITE_FILE}, 'store' must be a text. Correct it or set MLTRACK_STORE."
+            f"In the site file {path}, 'store' must be a text. Correct it or set MLTRACK_STORE."
         )
     return value
 

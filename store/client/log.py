@@ -11,7 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
-from mltrack.store.client.journal import new_attempt, now_ms, random_hex, run_folder
+from mltrack.store.client.journal import new_attempt, now_ms, open_file, random_hex, run_folder, share_mode
 from mltrack.store.client.run import ActiveRun, process_identity
 from mltrack.store.client.values import Refused, check_key, check_text
 
@@ -77,7 +77,7 @@ def start_run(
 ) -> ActiveRun:
     """Start a run, or resume one by ``run_id`` or by ``key`` (any text that names it within its experiment).
 
-    Under torchrun, Slurm or MPI every rank may call this: they share one run, which only rank 0 creates and ends.
+    Under torchrun, Slurm, MPI or Lightning every rank may call this: they share one run, which only rank 0 creates and ends.
     Raises UsageError when a run is active and ``nested`` is not asked for, or the id is malformed.
     """
     global _launched
@@ -95,10 +95,14 @@ def start_run(
         resume = run_id or (os.environ.get("MLTRACK_RUN_ID") if not _stack else None)
         if resume is None and key is not None:
             resume = derived_id("key", experiment_name, key)
+        if resume is None and ranks.source == "lightning" and ranks.rank:
+            resume = host.told_by_launcher(_launched)
         if resume is None and ranks.world_size > 1:
             resume = derived_id("launch", host.launch_identity(), str(_launched))
-        _launched += 1
         chosen_id = _valid_id(resume) if resume else random_hex(32)
+        if ranks.rank == 0:
+            host.tell_children(_launched, chosen_id)
+        _launched += 1
         identity = process_identity()
         folder = run_folder(choice.root, chosen_id)
         existed = folder.is_dir()
@@ -117,10 +121,12 @@ def start_run(
             experiment_name,
             next_steps=_counted(folder, ranks.rank) if existed else None,
         )
+        run.leave = lambda error: leave_run(run, error)
         parent = parent_run_id or (_stack[-1].run_id if _stack and nested else None)
         if main:
             from mltrack.store.client.facts import start_facts
 
+            run.open()  # what follows lies in the run's folder, which may be one of the spool
             fields: dict[str, object] = {
                 "experiment": experiment_name,
                 "resumed": existed,
@@ -139,7 +145,7 @@ def start_run(
     if main:
         from mltrack.store.client.facts import follow
 
-        follow(run, choice.root, system_metrics)
+        follow(run, system_metrics)
         if choice.is_remote:
             from mltrack.store.client.shipping import start_shipper
 
@@ -168,7 +174,9 @@ def _watch_signals(run: ActiveRun) -> None:
             continue
         path = run.folder / f"signal.{run.journal.jid}.{int(number)}"
         try:
-            file = open(path, "xb", buffering=0)  # must stay open as long as the handler may write to it
+            # Must stay open as long as the handler may write to it.
+            fd = open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, share_mode(run.folder))
+            file = open(fd, "wb", buffering=0)
         except OSError:
             continue
         faulthandler.register(number, file=file, all_threads=False, chain=True)
@@ -302,6 +310,10 @@ def _store_artifact(run: ActiveRun, put: Any) -> None:
         run.refuse("artifact", str(error))
         return
     run.record("artifact", path=stored.path, size=stored.size, sha256=stored.sha256, how=stored.how)
+    if run.ship is None and (run.journal.root / "artifacts.toml").exists():
+        from mltrack.store.client.shipping import send_artifacts
+
+        send_artifacts(run)
 
 
 def log_artifact(local_path: str | os.PathLike[str], artifact_path: str | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -56,9 +57,13 @@ class ActiveRun:
         self.ended = False
         self.pid = os.getpid()
         self.trouble = Trouble()
+        self.leave: Callable[[BaseException | None], None] | None = (
+            None  # what the end of a `with` block does
+        )
         self.on_end: list[Callable[[], None]] = []
         self.signals: list[int] = []  # deadly signals that leave a mark in this run's folder
         self.ship: str | None = None  # the address of a remote store whose spool this run is written to
+        self.sending = 0.0  # when the companion that sends artifacts on was last started
         self._identity = identity
         self._series: dict[str, SeriesState] = {}
         self._next_steps = dict(next_steps or {})
@@ -88,9 +93,8 @@ class ActiveRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        from mltrack.store.client import log
-
-        log.leave_run(self, error)
+        if self.leave is not None:
+            self.leave(error)
 
     # -- points
 
@@ -241,14 +245,19 @@ class ActiveRun:
 
     # -- everything else
 
+    def open(self) -> None:
+        """Create the run's folder and first file; in the spool when the store's folder cannot be written at all."""
+        try:
+            self.journal.open()
+        except OSError as error:
+            self._move_to_spool(error)
+            self.journal.open()
+
     def record(self, op: str, **fields: object) -> None:
-        """Append one meta record; moves to the spool when the store's folder cannot be written at all."""
+        """Append one meta record."""
         with self._lock:
-            try:
-                self.journal.meta(op, None, **fields)
-            except OSError as error:
-                self._move_to_spool(error)
-                self.journal.meta(op, None, **fields)
+            self.open()
+            self.journal.meta(op, None, **fields)
             self._ensure_beat()
 
     def log_params(self, params: Mapping[str, object]) -> None:
@@ -379,7 +388,12 @@ class ActiveRun:
         if self.ended:
             return
         for hook in self.on_end:
-            hook()
+            try:
+                hook()
+            except OSError as error:  # a disk that died must not take the end of the run with it
+                self.trouble(
+                    f"{self.run_name} could not be tidied up ({os.strerror(error.errno or errno.EIO)})"
+                )
         with self._lock:
             self._summarize()
             if self.role == "main":

@@ -78,7 +78,7 @@ _NAME_HINTS = ("pass", "pwd", "secret", "token", "key", "credential", "auth", "b
 _KEY_BLOCK = r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
 
 _SCAN_BYTES = 1 << 14
-_SCAN_OVERLAP = 512
+_SCAN_OVERLAP = 1024
 
 _SECRET_FILES = frozenset(
     ".env .netrc _netrc .pypirc .npmrc .pgpass .my.cnf .htpasswd .dockercfg .git-credentials .envrc id_rsa id_dsa "
@@ -111,6 +111,19 @@ def _file_pattern() -> re.Pattern[bytes]:
     import re
 
     return re.compile(rf"{_KEY_BLOCK}|{_token_pattern().pattern}".encode())
+
+
+@lru_cache(1)
+def _login_pattern() -> re.Pattern[bytes]:
+    import re
+
+    # ://user:password@host, or ://long-token@host. What a program fills in (${PW}, {pw}, %s, <pw>, ***) is no password.
+    filled = rb"[$%{<*\[]|x{3,}@"
+    plain = rb"[^\s/?#'\"<>:@]"
+    return re.compile(
+        rb"://(?:%b{0,200}+:(?!%b)[^\s/?#'\"<>]{1,500}|(?=\w{0,200}[0-9])[\w-]{20,200}+)@[\w\[]"
+        % (plain, filled)
+    )
 
 
 @lru_cache(1)
@@ -216,13 +229,16 @@ def looks_secret_file(path: str) -> bool:
 
 
 def holds_secret(data: bytes) -> bool:
-    """True when the bytes hold a private key block or a token of a known shape."""
-    pattern = _file_pattern()
+    """True when the bytes hold a private key block, a token of a known shape, or a URL with a password in it."""
+    patterns = [_file_pattern()]
+    if b"://" in data and b"@" in data:
+        patterns.append(_login_pattern())
     # In steps, because a search keeps the GIL and the training may be waiting for it; they overlap by more than any
     # pattern needs to be recognised.
     return any(
         pattern.search(data, start, start + _SCAN_BYTES + _SCAN_OVERLAP)
         for start in range(0, max(1, len(data)), _SCAN_BYTES)
+        for pattern in patterns
     )
 
 

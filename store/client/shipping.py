@@ -1,4 +1,5 @@
-"""Starting the companion that sends a spool to its remote store: one per spool, detached, outliving the training."""
+"""Starting companions: of a spool, which sends it to its remote store, and of a store whose artifacts go to an object store. One per
+store, detached, outliving the training."""
 
 from __future__ import annotations
 
@@ -6,17 +7,56 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mltrack.store.client.run import ActiveRun
+
+# A companion goes on for a minute after the last artifact; this often one is started in case that has just ended.
+START_SECONDS = 30.0
 
 
 def start_shipper(url: str, warn: Callable[[str], None]) -> None:
-    """Start ``python -m mltrack.store.sync``, which ends by itself when another one is at work or nothing is left.
+    """Start ``python -m mltrack.store.sync``, which ends by itself when another one is at work or nothing is left."""
+    _start("mltrack.store.sync", url, "the shipper", "spool", warn)
 
-    The address goes by environment, not by argument: it may hold a password, and arguments are public on the box.
-    """
+
+def start_uploader(url: str, warn: Callable[[str], None]) -> None:
+    """Start ``python -m mltrack.store.upload``, which sends a store's artifacts on, and ends by itself like the other."""
+    _start("mltrack.store.upload", url, "the companion that uploads artifacts", "artifacts", warn)
+
+
+def send_artifacts(run: ActiveRun) -> None:
+    """See to it that a companion sends what was just logged, and once more at the end of the run, whatever ended meanwhile."""
+    first = not run.sending
+    if not first and monotonic() - run.sending < START_SECONDS:
+        return
+    run.sending = monotonic()
+    if not first:
+        start_uploader(str(run.journal.root), run.trouble)
+        return
+    from mltrack.store.client import destination
+
+    try:
+        addresses = destination.read(run.journal.root).addresses()
+        missing = next(filter(None, map(destination.missing_extra, addresses)), "")
+    except destination.DestinationError as error:
+        missing = str(error)
+    if missing:
+        run.trouble(f"artifacts stay here: {missing}; 'mltrack ship' sends them later")
+        run.sending = float("inf")  # said once
+        return
+    start_uploader(str(run.journal.root), run.trouble)
+    run.on_end.append(lambda: start_uploader(str(run.journal.root), run.trouble))
+
+
+def _start(module: str, url: str, what: str, left: str, warn: Callable[[str], None]) -> None:
+    """The address goes by environment, not by argument: it may hold a password, and arguments are public on the box."""
     environment = {**os.environ, "MLTRACK_STORE": url}
     try:
         subprocess.Popen(
-            [sys.executable, "-m", "mltrack.store.sync"],
+            [sys.executable, "-m", module],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -25,4 +65,4 @@ def start_shipper(url: str, warn: Callable[[str], None]) -> None:
             close_fds=True,
         )
     except OSError as error:
-        warn(f"the shipper could not be started ({error.strerror}); 'mltrack ship' sends the spool later")
+        warn(f"{what} could not be started ({error.strerror}); 'mltrack ship' sends the {left} later")

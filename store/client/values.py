@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 KEY_CHARACTERS = 1000
+# What an index of PostgreSQL holds beside the number of a run, with our escapes.
+KEY_BYTES = 2000
 TEXT_BYTES = 1 << 20
 STEP_MIN, STEP_MAX = -(1 << 63), (1 << 63) - 1
 
@@ -12,7 +14,7 @@ class Refused(ValueError):
 
 
 def check_key(key: object) -> str:
-    """A metric, param or tag key: a text of 1 to 1,000 characters that UTF-8 can hold."""
+    """A metric, param or tag key: a text of 1 to 1,000 characters that UTF-8 can hold in 2,000 bytes."""
     if not isinstance(key, str):
         raise Refused(f"a key must be text, not {type(key).__name__}")
     if not key:
@@ -20,6 +22,8 @@ def check_key(key: object) -> str:
     if len(key) > KEY_CHARACTERS:
         raise Refused(f"a key may have {KEY_CHARACTERS} characters, this one has {len(key)}")
     _check_utf8(key)
+    if len(key) * 4 > KEY_BYTES and len(key.encode()) > KEY_BYTES:
+        raise Refused(f"a key may have {KEY_BYTES} bytes in UTF-8, this one has {len(key.encode())}")
     return key
 
 

@@ -15,7 +15,6 @@ from mltrack.store.demo.writer import digest, machine
 
 _STEP_MS = 1000
 _RUN_MS = 10 * 60_000
-_EXPERIMENTS = 20
 _REPORT_EVERY = 1000
 _OPTIMIZERS = ("adamw", "lion", "sgd", "muon")
 _STATUSES = ("FINISHED",) * 17 + ("FAILED", "FAILED", "KILLED")
@@ -30,8 +29,13 @@ def write_bulk(
     seed: int,
     on_progress: Callable[[int], None] = lambda done: None,
     now_ms: int | None = None,
+    summaries_only: bool = False,
+    params: int = 5,
+    experiments: int = 20,
 ) -> None:
-    """`runs` ended runs with `metrics` metrics of `points` points each, in twenty experiments.
+    """`runs` ended runs with `metrics` metrics of `points` points each and 5 or more `params`, in turn in `experiments`.
+
+    `summaries_only`: as after a copy that left the points out; tables and filters go by the summaries.
 
     Writes the same bytes as the client would, in two writes per run: at this size the calls are what costs.
     """
@@ -40,12 +44,17 @@ def write_bulk(
     keys = [f"val/metric_{index:04d}" for index in range(metrics)]
     keys[:2] = ["val/acc", "train/loss"][: min(2, metrics)]
     prefixes = [f",{json.dumps(key)}," for key in keys]
+    # Of a real configuration most is the same everywhere.
+    more = [(f"model.layer_{number:03d}", number % 10 == 0) for number in range(params - 5)]
     hosts = [machine(f"node{index:02d}", 4000 + index) for index in range(16)]
     made: set[Path] = set()
     for folder in (root, root / "open", root / "runs"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for index in range(runs):
-        _write_run(root, index, runs, points, keys, prefixes, hosts, chance, seed, now, made)
+        _write_run(
+            *(root, index, runs, points, keys, prefixes, hosts, chance, seed, now, made),
+            *(summaries_only, more, experiments),
+        )
         if (index + 1) % _REPORT_EVERY == 0:
             on_progress(index + 1)
 
@@ -62,6 +71,9 @@ def _write_run(
     seed: int,
     now: int,
     made: set[Path],
+    summaries_only: bool,
+    more: list[tuple[str, bool]],
+    experiments: int,
 ) -> None:
     run_id = digest(seed, "bulk", index)[:32]
     start = now - (runs - index) * 60_000 - _RUN_MS
@@ -76,7 +88,8 @@ def _write_run(
         **hosts[index % len(hosts)],
         "time": start,
     }
-    body, last = _points(points, prefixes, chance, quality, start)
+    make = _ends if summaries_only else _points
+    body, last = make(points, prefixes, chance, quality, start)
     points_text = json.dumps({"mltrack": 1, "kind": "points", **head}, separators=(",", ":")) + "\n" + body
     summary = {
         key: [
@@ -99,6 +112,7 @@ def _write_run(
         "opt.name": _OPTIMIZERS[chance.randrange(4)],
         "seed": str(index),
         "layers": str(chance.randrange(2, 49)),
+        **{key: str(index % 7) if differs else "64" for key, differs in more},
     }
     end = start + max(points, 1) * _STEP_MS
     failure = {} if status == "FINISHED" else {"reason": "exit code 1" if status == "FAILED" else "SIGTERM"}
@@ -108,7 +122,7 @@ def _write_run(
                 "t": start,
                 "op": "start",
                 "name": f"run-{index:06d}",
-                "experiment": f"bulk/exp-{index % _EXPERIMENTS:02d}",
+                "experiment": f"bulk/exp-{index % experiments:02d}",
             },
             **{
                 "user": OWNERS[index % len(OWNERS)],
@@ -140,7 +154,8 @@ def _write_run(
         folder / f"meta.{head['jid']}.jsonl",
         "".join(json.dumps(record, separators=(",", ":")) + "\n" for record in meta),
     )
-    _create(folder / f"points.{head['jid']}.jsonl", points_text)
+    if not summaries_only:
+        _create(folder / f"points.{head['jid']}.jsonl", points_text)
 
 
 def _points(
@@ -167,6 +182,21 @@ def _points(
                 high[place], high_step[place] = value, step
         lines.append("".join(parts) + "]\n")
     return "".join(lines), list(zip(last, low, low_step, high, high_step, strict=True))
+
+
+def _ends(
+    points: int, prefixes: list[str], chance: random.Random, quality: float, start: int
+) -> tuple[str, list[tuple[float, float, int, float, int]]]:
+    """What points like those of `_points` would leave in the summaries, without making them."""
+    last: list[tuple[float, float, int, float, int]] = []
+    first = (1 / points) ** 0.3
+    for place in range(len(prefixes)):
+        end = (0.5 + 0.45 * quality) * (1 + 0.05 * (chance.random() - 0.5))
+        if place != 1:
+            last.append((end, end * first, 0, end, points - 1))
+        else:
+            last.append((1.2 - end, 1.2 - end, points - 1, (1.2 - end) / first, 0))
+    return "", last
 
 
 def _create(path: Path, text: str) -> None:

@@ -80,6 +80,16 @@ def samples_image(random: np.random.Generator) -> bytes:
     return png(np.repeat(np.repeat(cells, 8, axis=0), 8, axis=1))
 
 
+def predictions_image(number: int, progress: float, quality: float) -> bytes:
+    """What a model paints of a disc: out of noise the better, the longer and the better it was trained."""
+    noise = np.random.default_rng(number).random((24, 24, 3))
+    across, down = np.meshgrid(np.linspace(-1, 1, 24), np.linspace(-1, 1, 24))
+    disc = (across**2 + down**2 < 0.5)[..., None] * np.array([0.95, 0.6, 0.15])
+    learned = min(1.0, progress * 1.5) * quality
+    pixels = (disc * learned + noise * (1 - learned)) * 255
+    return png(np.repeat(np.repeat(pixels.astype(np.uint8), 2, axis=0), 2, axis=1))
+
+
 def confusion_matrix(random: np.random.Generator, accuracy: float) -> bytes:
     """Ten classes, 1,000 images each; cats and dogs are confused most."""
     matrix = np.full((10, 10), (1 - accuracy) / 9)

@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from mltrack.store.demo import curves, files
+from mltrack.store.demo.models import Models
 from mltrack.store.demo.sweep import EXPERIMENT, HOSTS, OWNERS, TOTAL_STEPS, Trial, common_params, trials
+from mltrack.store.demo.tensorboard import write_events
 from mltrack.store.demo.writer import PastRun, Series, damage_run, digest, machine
 
 _MINUTE = 60_000
 _HOUR = 60 * _MINUTE
 _DAY = 24 * _HOUR
 _STEP_MS = 280.0
+_PICTURE_STEPS = 4_000
 _GPU = {"name": "Demo GPU 80 GB (made up)", "memory_bytes": 80_000_000_000}
 
 
@@ -50,6 +53,7 @@ class Story:
             + self._many_metrics()
             + self._strange_names()
             + self._small_models()
+            + self._registered_models(live_identity)
         )
         damage_run(self.root, self._id("run_0007"), self.now_ms - 9 * _DAY)
         return count + 1
@@ -131,6 +135,10 @@ class Story:
         for series in (train, validate, curves.hardware(random, stop)):
             run.log(series)
         self._console(run, train, stop)
+        number = int(trial.name.rpartition("-")[2])
+        for step in range(_PICTURE_STEPS, stop + 1, _PICTURE_STEPS):
+            picture = files.predictions_image(number, step / TOTAL_STEPS, trial.best)
+            run.artifact(f"images/predictions/{step:09d}.png", picture, ends)
         if trial.name == "glad-fox-88":
             run.meta("note", v="crop 32 was the trick")
         if alive:
@@ -379,6 +387,14 @@ class Story:
             run.log(Series(("val/error", "val/auc"), steps, np.column_stack([error, auc])))
             run.end("FINISHED", run.time_of(200), exit=0)
         return 4
+
+    def _registered_models(self, live_identity: dict[str, object] | None) -> int:
+        models = Models(self.root, self.seed, self.now_ms)
+        count = models.write(live_identity)
+        self.companions += models.serving
+        models.follow(write_events(self.root, self.seed, self.now_ms - 11 * _DAY), 2)
+        models.append()
+        return count + 1
 
     # -- parts
 

@@ -13,7 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mltrack.store.client.artifacts import store_blob, store_bytes
-from mltrack.store.client.journal import Journal, encode_number, make_folder, random_hex, share_mode
+from mltrack.store.client.journal import (
+    Journal,
+    encode_number,
+    make_folder,
+    open_file,
+    random_hex,
+    share_mode,
+)
 from mltrack.store.client.series_state import SeriesState
 
 Floats = npt.NDArray[np.float64]
@@ -118,13 +125,15 @@ class PastRun:
 
     def artifact(self, path: str, content: bytes, at_ms: int | None = None) -> None:
         """A file of the run."""
-        stored = store_bytes(content, self.root, self._folder(), path)
+        stored = store_bytes(content, self.root, self._folder() / "artifacts", path)
         self.meta("artifact", at_ms, path=stored.path, size=stored.size, sha256=stored.sha256, how=stored.how)
 
     def console(self, lines: Sequence[str]) -> None:
         """What the run printed."""
         path = self._folder() / "console.log"
-        with open(path, "ab", opener=lambda name, flags: os.open(name, flags, share_mode(self.root))) as file:
+        with open(
+            path, "ab", opener=lambda name, flags: open_file(name, flags, share_mode(self.root))
+        ) as file:
             file.write("".join(line + "\n" for line in lines).encode("utf-8", "surrogateescape"))
 
     def facts(self, **facts: object) -> None:

@@ -18,8 +18,16 @@ _STATUSES = ("FINISHED", "FINISHED", "FINISHED", "FAILED", "KILLED")
 _OPTIMIZERS = ("adamw", "sgd", "lion")
 
 
-def make_store(root: Path, runs: int, metrics: int = 20, points: int = 10, seed: int = 1) -> None:
-    """A store of ended runs, each with `metrics` series of `points` points, 8 params and 2 tags."""
+def make_store(
+    root: Path,
+    runs: int,
+    metrics: int = 20,
+    points: int = 10,
+    seed: int = 1,
+    params: int = 8,
+    experiments: int = 20,
+) -> None:
+    """A store of ended runs, each with `metrics` series of `points` points, `params` params (8 or more) and 2 tags."""
     random = np.random.default_rng(seed)
     with open_store(str(root)) as store:
         database = store.database
@@ -28,7 +36,9 @@ def make_store(root: Path, runs: int, metrics: int = 20, points: int = 10, seed:
             with database.transaction():
                 keys.add({f"eval/metric_{number:02d}" for number in range(metrics)})
                 numbers = np.sort(np.array(list(keys.ids.values()), np.int64))
-                experiments = [experiment_for(database, f"group/{number}", START_MS) for number in range(20)]
+                in_turn = [
+                    experiment_for(database, f"group/{number}", START_MS) for number in range(experiments)
+                ]
                 for index in range(first, min(runs, first + 2000)):
                     start = START_MS + index * 60_000
                     made = distinct(_points(random, numbers, points, start))
@@ -37,7 +47,7 @@ def make_store(root: Path, runs: int, metrics: int = 20, points: int = 10, seed:
                         " exit_code, state, facts, summary, seq) VALUES (?, ?, ?, ?, ?, 7, ?, ?, ?, ?, ?, 0, ?, ?, ?, ?) RETURNING id",
                         (
                             hashlib.sha256(f"{seed}.{index}".encode()).hexdigest()[:32],
-                            experiments[index % 20],
+                            in_turn[index % experiments],
                             f"swift-owl-{index}",
                             ("ann", "bob", "eve")[index % 3],
                             f"gpu-{index % 8}",
@@ -46,7 +56,7 @@ def make_store(root: Path, runs: int, metrics: int = 20, points: int = 10, seed:
                             start + 3_600_000 + index,
                             start + 3_600_000 + index,
                             points - 1,
-                            _state(index, start),
+                            _state(index, start, experiments),
                             '{"command":["python","train.py"],"cwd":"/home/ann/train","script":"train.py"}',
                             summary.pack(summary.rows_of_points(made)),
                             database.next_seq(),
@@ -58,7 +68,10 @@ def make_store(root: Path, runs: int, metrics: int = 20, points: int = 10, seed:
                     )
                     database.execute_many(
                         "INSERT INTO param (run, key, value, stamp) VALUES (?, ?, ?, ?)",
-                        [(run, key, value, f"{start:016d}.x.1") for key, value in _params(random, index)],
+                        [
+                            (run, key, value, f"{start:016d}.x.1")
+                            for key, value in _params(random, index, params)
+                        ],
                     )
                     database.execute_many(
                         "INSERT INTO tag (run, key, value, stamp) VALUES (?, ?, ?, ?)",
@@ -86,7 +99,7 @@ def _points(
     )
 
 
-def _params(random: np.random.Generator, index: int) -> list[tuple[str, str]]:
+def _params(random: np.random.Generator, index: int, count: int) -> list[tuple[str, str]]:
     return [
         ("lr", f"{10 ** random.uniform(-5, -1):.6g}"),
         ("batch_size", str(2 ** int(random.integers(4, 10)))),
@@ -96,15 +109,20 @@ def _params(random: np.random.Generator, index: int) -> list[tuple[str, str]]:
         ("model", "resnet50"),
         ("data", "/data/c100"),
         ("epochs", "90"),
+        # Of a real configuration most is the same everywhere.
+        *(
+            (f"model/layer_{number}", str(index % 7 if number % 10 == 0 else number))
+            for number in range(count - 8)
+        ),
     ]
 
 
-def _state(index: int, start: int) -> str:
+def _state(index: int, start: int, experiments: int) -> str:
     stamp = f"{start:016d}.0123456789abcdef.000000000000"
     state = {
         f"begin {start}-abcdef": [stamp, {"start": start, "jid": "0123456789abcdef", "header": {"pid": 7}}],
         "name": [stamp, f"swift-owl-{index}"],
-        "first": [stamp, {"experiment": f"group/{index % 20}", "start": start}],
+        "first": [stamp, {"experiment": f"group/{index % experiments}", "start": start}],
         f"end {start}-abcdef": [stamp, {"status": _STATUSES[index % 5], "end": start + 3_600_000, "exit": 0}],
     }
     return orjson.dumps(state).decode()

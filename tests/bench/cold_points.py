@@ -7,12 +7,12 @@ import sys
 
 from measure import cpu_of
 
-import mltrack.store.store
+import mltrack.store.opening
 from mltrack.store import open_store
 
 
 def main(root: str, run_id: str, key: str) -> None:
-    assert mltrack.store.store
+    assert mltrack.store.opening
     found = []
     with open_store(root) as store:
         cold = cpu_of(lambda: found.append(store.points(run_id, key)))

@@ -8,13 +8,13 @@ import sys
 
 from measure import cpu_of
 
-import mltrack.store.store
+import mltrack.store.opening
 from mltrack.store import open_store
 
 
 def main(root: str, text: str, sort: str) -> None:
     assert (
-        mltrack.store.store
+        mltrack.store.opening
     )  # loaded before the clock starts: the store's process is there when a question comes
     with open_store(root) as store:
         keys = (sort,) if sort else ()

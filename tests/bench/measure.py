@@ -16,6 +16,8 @@ from typing import Any
 
 # What a benchmark asserts is this much looser than what is promised: figures are read, only a change of kind fails.
 MARGIN = 2.0
+# Ratios of two things that were taken in turn differ by less.
+RATIO_MARGIN = 1.25
 
 
 @dataclass

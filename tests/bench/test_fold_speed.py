@@ -8,8 +8,8 @@ import pytest
 from journals import START_MS, write_run
 from measure import MARGIN, Figures, cpu_of
 
-from mltrack.store import open_store
-from mltrack.store.client.journal import encode_number, points_line
+from mltrack.store import column_segments, open_store
+from mltrack.store.client.journal import points_line
 
 KEYS = [f"train/metric_{number}" for number in range(20)]
 
@@ -43,10 +43,18 @@ def test_fold(
     assert rate >= 400_000 / MARGIN
 
 
-@pytest.mark.parametrize(("steps", "runs", "promised"), [(1000, 50, 9.0), (50, 1000, 12.0)])
+@pytest.mark.parametrize(("steps", "runs", "promised"), [(1000, 50, 9.0), (50, 2100, 12.0)])
 def test_bytes_per_point(
-    figures: Figures, mlflow: dict[str, float], tmp_path: Path, steps: int, runs: int, promised: float
+    figures: Figures,
+    mlflow: dict[str, float],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    steps: int,
+    runs: int,
+    promised: float,
 ) -> None:
+    # Searches keep their columns as they do in a store of 8,000 runs and more, but for the newest 1,024.
+    monkeypatch.setattr(column_segments, "WORTH", 1024)
     points = runs * steps * len(KEYS)
     with open_store(str(tmp_path)) as store:
         for seed in range(runs):
@@ -67,7 +75,7 @@ def test_bytes_per_point(
         f"{database:.1f}; {database + sealed:.1f}",
         f"{mlflow['bytes per point']:.0f}" if mlflow else "",
     )
-    assert database <= promised * 1.25
+    assert database <= promised * 1.05
     assert steps < 1000 or database + sealed <= 26
 
 
@@ -90,24 +98,27 @@ def test_a_step_of_1500_metrics_at_a_time(figures: Figures, tmp_path: Path) -> N
 
 
 def test_unread_points_do_not_delay_the_table(figures: Figures, tmp_path: Path) -> None:
-    """10 million points wait; the table shows what the run's own summary record says."""
-    journal = write_run(tmp_path, ["loss"], 1000, end=False)
+    """50 million points of 50 live runs wait; table, filter and order go by what their writers say of them."""
+    runs = 50
     chunk = b"".join(
         points_line(step, START_MS + step, {"loss": 0.123456789 + step}) for step in range(100_000)
     )
-    for _ in range(100):
-        journal.points().append(chunk)
-    fields = [0, 99_999, START_MS + 99_999, 0.5, 0.25, 7, 99_999.5, 99_999, 10_001_000, 0]
-    journal.meta("summary", START_MS, upto=journal.points().size, v={"loss": fields})
-    journal.meta("end", START_MS + 1, status="FINISHED", exit=0)
-    journal.close()
+    for number in range(runs):
+        journal = write_run(tmp_path, ["loss"], 1, end=False, seed=number)
+        for _ in range(10):
+            journal.points().append(chunk)
+        fields = [0, 99_999, START_MS + 99_999, number / 2, number / 4, 7, 99_999.5, 99_999, 1_000_001, 0]
+        journal.meta("summary", START_MS, upto=journal.points().size, v={"loss": fields})
+        journal.close()
     with open_store(str(tmp_path)) as store:
         taken = cpu_of(lambda: store.refresh(0.5))
-        summary = store.runs(store.search().run_ids)[0].metrics["loss"]
-    assert (summary.min, encode_number(summary.last), summary.count) == (0.25, "0.5", 10_001_000)
+        page = store.search("loss < 12", sort=["-loss.min"])
+        summaries = [run.metrics["loss"] for run in store.runs(page.run_ids)]
+    assert [summary.last for summary in summaries] == [number / 2 for number in range(23, -1, -1)]
+    assert {summary.count for summary in summaries} == {1_000_001}
     figures.add(
-        "Right table values while 10M points are unread: CPU of a refresh limited to 0.5 s",
-        "2 s (at 50M)",
+        "Right table values, filter and order while 50M points of 50 runs are unread: CPU of a refresh limited to 0.5 s",
+        "2 s",
         f"{taken:.2f} s",
     )
     assert taken <= 2 * MARGIN

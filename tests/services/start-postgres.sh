@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Starts a PostgreSQL for the tests on a free port of the loopback interface and prints one line, MLT_PG_URL=..., to export.
 # State lies in MLT_PG_DIR (default: a folder of this user in the temporary folder). Starting twice gives the same server.
+# MLT_PG_PORT takes this port instead.
 # It never flushes to disk: fast, and no place to measure durability.
 set -euo pipefail
 . "$(dirname "$0")/postgres.sh"
@@ -21,7 +22,8 @@ if [ ! -s data/PG_VERSION ]; then
 fi
 
 if ! as_owner "$bin/pg_ctl" -D "$state/data" status >/dev/null; then
-    port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    port=${MLT_PG_PORT:-}
+    [ -n "$port" ] || port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
     as_owner "$bin/pg_ctl" -D "$state/data" -l "$state/server.log" -w -t 60 start -o "-p $port -k $state \
         -c listen_addresses=127.0.0.1 -c max_connections=200 -c fsync=off -c synchronous_commit=off \
         -c full_page_writes=off" >/dev/null || { cat server.log >&2; exit 1; }

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mltrack.store import Store, column_segments, open_store
-from mltrack.store.client.journal import Journal, points_line
+from mltrack.store import columns as columns_module
+from mltrack.store.client.journal import Journal, points_line, run_folder
 from mltrack.store.column_types import Aggregate, NumberKind, TextKind
 from mltrack.store.columns import RunColumns
 
@@ -23,7 +24,7 @@ _NUMBERS: list[tuple[NumberKind, str, Aggregate]] = [
     ("attribute", "duration", "last"),
     ("attribute", "step", "last"),
 ]
-_ATTRIBUTES = "run_id run_name experiment status user host note lifecycle parent_id".split()
+_ATTRIBUTES = "run_id run_name experiment status user host note lifecycle parent_id artifact_uri".split()
 _TEXTS: list[tuple[TextKind, str]] = [
     *(("attribute", name) for name in _ATTRIBUTES),
     ("param", "lr"),
@@ -86,7 +87,7 @@ def _log(root: Path, number: int, at: random.Random, first_step: int = 0) -> str
 def _compare(store: Store, columns: RunColumns) -> dict[str, dict[str, object]]:
     columns.refresh()
     answers = _answers(columns)
-    fresh = RunColumns(store.database)
+    fresh = RunColumns(store.database, store.root)
     fresh.refresh()
     assert answers == _answers(fresh)
     return answers
@@ -102,7 +103,7 @@ def test_patched_columns_equal_fresh_ones(
         monkeypatch.setattr(column_segments, "CHANGED", 2)
     at = random.Random(7)
     with open_store(str(tmp_path)) as store:
-        columns = RunColumns(store.database)
+        columns = RunColumns(store.database, store.root)
         _compare(store, columns)
         ids: list[str] = []
         for number in range(30):
@@ -125,6 +126,8 @@ def test_patched_columns_equal_fresh_ones(
         assert "renamed" in _compare(store, columns)["attribute experiment"].values()
         store.undo()
         assert "e0" in _compare(store, columns)["attribute experiment"].values()
+        place = run_folder(tmp_path, ids[2]) / "artifacts"
+        assert store.search(f"artifact_uri = '{place.as_uri()}'").run_ids == (ids[2],)
         store.purge(ids[8:10])
         assert ids[8] not in _compare(store, columns)["attribute run_id"]
 
@@ -138,8 +141,27 @@ def test_a_reader_does_without_segments(tmp_path: Path, monkeypatch: pytest.Monk
             _log(tmp_path, number, at)
         store.refresh(None)
     with open_store(str(tmp_path), readonly=True) as store:
-        columns = RunColumns(store.database)
+        columns = RunColumns(store.database, store.root)
         assert len(_compare(store, columns)["metric acc max"]) == 12
+
+
+def test_metrics_of_very_wide_runs_are_picked_run_by_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = random.Random(9)
+    with open_store(str(tmp_path)) as store:
+        for number in range(12):
+            _log(tmp_path, number, at)
+        store.refresh(None)
+        usual = RunColumns(store.database, store.root)
+        usual.refresh()
+        expected = _answers(usual)
+        monkeypatch.setattr(columns_module, "MOST_SORTED", 0)
+        columns = RunColumns(store.database, store.root)
+        assert _compare(store, columns) == expected
+        _log(tmp_path, 2, at, first_step=10)
+        store.refresh(None)
+        assert len(_compare(store, columns)["metric loss last"]) == 12
 
 
 def test_segments_on_postgresql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, postgres_url: str) -> None:
@@ -152,7 +174,7 @@ def test_segments_on_postgresql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         for number in range(12):
             _log(store.root, number, at)
         store.refresh(None)
-        columns = RunColumns(store.database)
+        columns = RunColumns(store.database, store.root)
         assert len(_compare(store, columns)["metric acc max"]) == 12
         assert store.database.execute("SELECT 1 FROM run_segment")
         store.set_tags([f"{3:032x}"], {"team": "moved"})

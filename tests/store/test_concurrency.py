@@ -90,11 +90,16 @@ print(run.run_id)
     folding = """
 import os
 from mltrack.store import open_store
+from mltrack.store.errors import NotFound
 with open_store() as store:
     while not os.path.exists("STOP"):
         store.refresh(0.1)
         for run in store.runs(store.search("metrics.loss >= 0", sort=["-metrics.loss"]).run_ids[:5]):
-            points = store.points(run.run_id, "loss")
+            try:
+                points = store.points(run.run_id, "loss")
+            except NotFound as error:
+                assert "only a summary" in error.message  # its writer summed up points that are not read yet
+                continue
             assert points.steps.tolist() == list(range(len(points.steps)))
 """.replace("STOP", str(tmp_path / "stop"))
     root = tmp_path / "store"
@@ -236,6 +241,51 @@ sys.exit(max(rank.wait() for rank in ranks))
             for rank in range(8):
                 points = store.points(run.run_id, "loss", rank=rank)
                 assert points.values.tolist() == [rank + step / 7 for step in range(100)]
+
+
+@pytest.mark.parametrize("begin", ["before the others", "with the others"])
+def test_ranks_that_lightning_starts_join_the_run_of_the_first(tmp_path: Path, begin: str) -> None:
+    """Its launcher: the script itself becomes rank 0 and starts itself anew for the others, who set no RANK."""
+    script = tmp_path / "train.py"
+    script.write_text("""
+import os, subprocess, sys
+import mltrack
+runs = []
+def begin():
+    runs.append(mltrack.start_run(run_name="tuned").run_id)
+if sys.argv[1] == "before the others":
+    begin()
+    mltrack.end_run()
+    begin()
+others = []
+if "LOCAL_RANK" not in os.environ:
+    os.environ.update(LOCAL_RANK="0", NODE_RANK="0", WORLD_SIZE="3", MASTER_ADDR="127.0.0.1", MASTER_PORT="29501")
+    for rank in "12":
+        others.append(subprocess.Popen([sys.executable, *sys.argv], env={**os.environ, "LOCAL_RANK": rank}))
+if sys.argv[1] != "before the others":
+    begin()
+rank = int(os.environ["LOCAL_RANK"])
+mltrack.log_metric("loss", float(rank), step=0)
+for other in others:
+    assert other.wait() == 0
+mltrack.end_run()
+os.write(1, (" ".join(runs) + "\\n").encode())
+""")
+    starter = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    environment = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    (said,) = all_fine([start(tmp_path / "store", starter, str(script), begin, **environment)])
+    per_rank = [line.split() for line in said.splitlines()]
+    assert len(per_rank) == 3 and per_rank[0] == per_rank[1] == per_rank[2]
+    with open_store(str(tmp_path / "store")) as store:
+        store.refresh(None)
+        assert sorted(store.search("").run_ids) == sorted(per_rank[0])
+        run = store.run(per_rank[0][-1])
+        assert (run.name, run.status) == ("tuned", "FINISHED")
+        assert [store.points(run.run_id, "loss", rank=rank).values.tolist() for rank in range(3)] == [
+            [0.0],
+            [1.0],
+            [2.0],
+        ]
 
 
 def test_a_rank_that_ends_last_does_not_reopen_the_run(tmp_path: Path) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,25 +15,6 @@ from mltrack.store.errors import StoreUnavailable
 from mltrack.store.sync import sync
 
 RUN = "d15c" + "0" * 28
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 3 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("needs root to mount a small tmpfs: run the tests as root in a container")
-    command = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(
-            f"needs the right to mount a tmpfs ({done.stderr.strip()}): run in a container with SYS_ADMIN"
-        )
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 FILL = """
@@ -137,10 +118,12 @@ def test_a_read_only_store_is_replaced_by_a_spool(disk: Path, tmp_path: Path) ->
         store.refresh(None)
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
     code = f"""
+os.environ.update(MLTRACK_FACTS="1", MLTRACK_CONSOLE="1")
 with mltrack.start_run(run_id={RUN!r}):
     for step in range(500):
         mltrack.log_metric("loss", step / 7, step=step)
     mltrack.log_text("kept", "note.txt")
+    print("it said so")
 """
     done = train(disk, code, spool)
     assert len(done.stderr.strip().splitlines()) == 1 and str(spool) in done.stderr
@@ -150,6 +133,9 @@ with mltrack.start_run(run_id={RUN!r}):
         sync(store, spool)
         folder = store.run(RUN).folder
         assert folder is not None and (folder / "artifacts" / "note.txt").read_text() == "kept"
+        assert (folder / "console.log").read_text() == "it said so\n"
+        packages = json.loads(store.database.execute("SELECT facts FROM run")[0][0])["packages"]
+        assert (disk / "store" / "blobs" / packages[:2] / packages).is_file()
     check(disk, 500, {})
 
 

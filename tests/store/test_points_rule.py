@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import random
 import struct
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,15 @@ from hypothesis import strategies as st
 
 from mltrack.store import Store, open_store
 from mltrack.store.client.journal import encode_number, points_line
+from mltrack.store.database import Database, open_postgresql
 from mltrack.store.errors import NotFound
-from mltrack.store.records import Run
+from mltrack.store.records import Location, Run
 
 RUNS = ("a1" * 16, "a2" * 16)
 KEYS = ("loss", "val/äcc")
 ATTEMPTS = ("0001700000000-aaaaaa", "0001700000500-000000", "0001700000900-ffffff")
 LARGEST = (1 << 63) - 1
+SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture)
 
 
 @dataclass(frozen=True)
@@ -142,14 +146,20 @@ def files_of(journals: list[Journal], root: Path) -> Iterator[tuple[Path, bytes]
                 yield folder / f"{kind}.{journal.jid}.jsonl", journal.header(kind) + b"".join(lines)
 
 
-def fold(journals: list[Journal], root: Path, chance: random.Random, stages: int) -> None:
+def fold(
+    journals: list[Journal],
+    root: Path,
+    chance: random.Random,
+    stages: int,
+    opened: Callable[[Path], Store] = lambda root: open_store(str(root)),
+) -> None:
     """Let the files grow in ``stages`` pieces of any size, folded in between, now and then by a new process's Store."""
     files = list(files_of(journals, root))
     chance.shuffle(files)
     ends = [
         sorted(chance.randint(0, len(data)) for _ in range(stages - 1)) + [len(data)] for _, data in files
     ]
-    store = open_store(str(root))
+    store = opened(root)
     for stage in range(stages):
         for (path, data), places in zip(files, ends, strict=True):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +167,7 @@ def fold(journals: list[Journal], root: Path, chance: random.Random, stages: int
         store.refresh(None, everything=True)
         if chance.random() < 0.5:
             store.close()
-            store = open_store(str(root))
+            store = opened(root)
     assert store.refresh(None, everything=True).points == 0
     store.close()
 
@@ -260,7 +270,7 @@ def said_by(texts: list[tuple[int, int, dict[str, Any]]]) -> list[dict[str, Any]
     for run in range(2):
         for attempt in range(3):
             clock += 1000
-            start = {
+            start: dict[str, Any] = {
                 "op": "start",
                 "name": f"n{run}",
                 "experiment": "e",
@@ -343,6 +353,69 @@ def test_long_series_in_any_order_merge_to_the_same_points(seed: int, count: int
     assert answers[0] == answers[1]
     for key in KEYS:
         assert answers[0][RUNS[0]]["metrics"][key] == model_summary(model(found, 0, key, 0))
+
+
+@settings(max_examples=15, suppress_health_check=SLOW)
+@given(
+    st.lists(points, max_size=40),
+    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2), metas), max_size=12),
+    st.integers(0, 1 << 32),
+)
+def test_postgresql_gives_the_same_answers(
+    postgres_url: str,
+    postgres: Callable[[], Database],
+    found: list[Point],
+    texts: list[tuple[int, int, dict[str, Any]]],
+    seed: int,
+) -> None:
+    def opened(root: Path) -> Store:
+        database = open_postgresql(postgres_url)
+        return Store(database, root, Location(root, database.where, database.kind, "test", ()))
+
+    chance = random.Random(seed)
+    journals = arrange(found, said_by(list(texts)), chance)
+    postgres()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        fold(journals, root, chance, 3, opened)
+        with opened(root) as store:
+            there = answer(store)
+        fold(journals, root, chance, 2)
+        with open_store(folder) as store:
+            assert answer(store) == there
+
+
+def test_only_the_newest_attempt_says_whether_a_run_lives_and_in_any_order(tmp_path: Path) -> None:
+    """An older attempt ended years ahead by a clock that was wrong: the newest, of a host that fell silent, is lost all the same."""
+    began = time.time_ns() // 1_000_000 - 3_600_000
+    ahead = 10 * 365 * 86_400_000
+    said: dict[str, list[dict[str, Any]]] = {
+        ATTEMPTS[0]: [{"op": "end", "t": began + 90, "status": "SCHEDULED", "until": began + 95}],
+        ATTEMPTS[1]: [{"op": "end", "t": began + 50, "status": "KILLED", "exit": 9, "at": began + ahead}],
+        ATTEMPTS[2]: [],
+    }
+    whole: list[Journal] = []
+    for number, (attempt, records) in enumerate(said.items()):
+        start: dict[str, Any] = {
+            "op": "start",
+            "t": began + number,
+            "name": "n",
+            "experiment": "e",
+            "user": "u",
+        }
+        lines = [json.dumps(record).encode() + b"\n" for record in (start, *records)]
+        whole.append(Journal(RUNS[0], ATTEMPTS.index(attempt), 0, f"{number:016x}", lines, []))
+    rows: set[tuple[Any, ...]] = set()
+    for place, order in enumerate(itertools.permutations(whole)):
+        root = tmp_path / str(place)
+        with open_store(str(root)) as store:
+            for path, data in files_of(list(order), root):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+                store.fold_folder(path.parent)
+            got = store.database.execute("SELECT status, heard_ms, end_ms, exit_code FROM run")
+            rows.update(tuple(row) for row in got)
+    assert rows == {("LOST", None, began + 2, None)}
 
 
 @given(values)

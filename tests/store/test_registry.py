@@ -138,9 +138,9 @@ def test_the_registry_on_postgresql(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MLTRACK_SPOOL", str(tmp_path / "spool"))
-    race(postgres_url, "for i in range(2):\n    store.registry.register('churn', 'x')", 6)
+    race(postgres_url, "for i in range(4):\n    store.registry.register('churn', 'x')", 8)
     with open_store(postgres_url) as store:
-        assert sorted(v.version for v in store.registry.versions("churn")) == list(range(1, 13))
+        assert sorted(v.version for v in store.registry.versions("churn")) == list(range(1, 33))
         store.registry.promote("churn", 3, "Production", "ok")
         store.registry.set_alias("churn", "champion", 3)
         assert store.registry.verify_audit() is None

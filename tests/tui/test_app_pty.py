@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
 import re
-import select
 import signal
-import struct
 import subprocess
 import sys
-import termios
-import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 Command = tuple[tuple[str, ...], dict[str, str]]
+OpenApp = Callable[..., Any]
 Answer = subprocess.CompletedProcess[str]
-APP = (sys.executable, "-m", "mltrack.tui.entry")
 # Everything Textual may send: CSI, DCS, charset switches, and one OSC, the shape of the pointer.
 CONTROL = re.compile(
     r"\x1b\[[0-9;:<=>?$ ]*[A-Za-z@`]|\x1b[()][0AB]|\x1b[=>78]|\x1b]22;[a-z-]*\x07|\x1bP[^\x1b]*\x1b\\|[\r\n\x0f\x08]"
@@ -27,105 +22,49 @@ CONTROL = re.compile(
 FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
-class App:
-    """The app in a pty, and everything it wrote. Its terminal answers no questions."""
-
-    def __init__(self, environ: dict[str, str], *arguments: str, columns: int = 100, lines: int = 30) -> None:
-        self.output = ""
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.execve(APP[0], [*APP, *arguments], {**environ, "COLORTERM": "truecolor"})
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        self._bytes = b""
-        self._from = 0
-
-    def press(self, text: str) -> App:
-        self._from = len(self.output)
-        os.write(self.fd, text.encode())
-        return self
-
-    def until(self, pattern: str, seconds: float = 30.0) -> str:
-        """What came since the last key press, once `pattern` is in it. Styles are left out."""
-        deadline = time.monotonic() + seconds
-        while True:
-            new = CONTROL.sub("", self.output[self._from :])
-            if re.search(pattern, new):
-                return new
-            if not self._read(deadline):
-                raise AssertionError(f"ended before {pattern!r} came; since the last key: {new[-2000:]!r}")
-
-    def finish(self, seconds: float = 30.0) -> int:
-        deadline = time.monotonic() + seconds
-        while self._read(deadline):
-            pass
-        _, status = os.waitpid(self.pid, 0)
-        os.close(self.fd)
-        return os.waitstatus_to_exitcode(status)
-
-    def _read(self, deadline: float) -> bool:
-        ready, _, _ = select.select([self.fd], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            os.kill(self.pid, signal.SIGKILL)
-            raise AssertionError(f"nothing more came; last: {self.output[-2000:]!r}")
-        try:
-            block = os.read(self.fd, 65536)
-        except OSError:
-            return False
-        self._bytes += block
-        self.output = self._bytes.decode("utf-8", "replace")
-        return bool(block)
-
-
-def left_as_found(app: App) -> bool:
-    """The last switch of screens goes back to the normal one, cursor visible, no mouse reports."""
-    return (
-        app.output.rfind("\x1b[?1049l") > app.output.rfind("\x1b[?1049h")
-        and app.output.rfind("\x1b[?25h") > app.output.rfind("\x1b[?25l")
-        and app.output.rfind("\x1b[?1000l") >= app.output.rfind("\x1b[?1000h")
-    )
-
-
-def test_start_filter_open_back_and_quit(command: Command, demo_store: str) -> None:
-    app = App(command[1], "--store", demo_store)
-    app.until(r"calm-elk-12")
-    app.press("/calm-elk\r").until(r"1 of 6\d")
+def test_start_filter_open_back_and_quit(open_app: OpenApp, command: Command, demo_store: str) -> None:
+    app = open_app(command[1], "--store", demo_store)
+    app.until(r"sweep-7")
+    app.press("/calm-elk\r").until(r"1 of 79")
     app.press("\r").until(r"\[Charts \d+\]")
     app.press("q").until(r"enter.*open")
-    app.press("q").until(r"6\d of 6\d")
+    app.press("q").until(r"79 of 79")
     app.press("q")
     assert app.finish() == 0
-    assert left_as_found(app)
+    assert app.left_as_found()
 
 
-def test_capital_q_quits_from_anywhere(command: Command, demo_store: str) -> None:
-    app = App(command[1], "--store", demo_store)
-    app.until("calm-elk-12")
+def test_capital_q_quits_from_anywhere(open_app: OpenApp, command: Command, demo_store: str) -> None:
+    app = open_app(command[1], "--store", demo_store)
+    app.until("sweep-7")
     app.press("\r").until("Charts")
     app.press("Q")
     assert app.finish() == 0
-    assert left_as_found(app)
+    assert app.left_as_found()
 
 
-def test_a_signal_leaves_the_terminal_as_it_was(command: Command, demo_store: str) -> None:
-    app = App(command[1], "--store", demo_store)
-    app.until("calm-elk-12")
+def test_a_signal_leaves_the_terminal_as_it_was(open_app: OpenApp, command: Command, demo_store: str) -> None:
+    app = open_app(command[1], "--store", demo_store)
+    app.until("sweep-7")
     os.kill(app.pid, signal.SIGTERM)
     app.finish()
-    assert left_as_found(app)
+    assert app.left_as_found()
 
 
-def test_keys_typed_before_the_app_is_there_are_not_lost(command: Command, demo_store: str) -> None:
-    app = App(command[1], "--store", demo_store)
+def test_keys_typed_before_the_app_is_there_are_not_lost(
+    open_app: OpenApp, command: Command, demo_store: str
+) -> None:
+    app = open_app(command[1], "--store", demo_store)
     app.until("opening")
-    app.press("/calm-elk\r").until("calm-elk.*1 of 6|1 of 6")
+    app.press("/calm-elk\r").until("1 of 79")
     app.press("Q")
     assert app.finish() == 0
 
 
-def test_nothing_hostile_reaches_the_terminal(command: Command, demo_store: str) -> None:
-    app = App(command[1], "--store", demo_store, columns=160, lines=50)
-    app.until("calm-elk-12")
-    app.press("/experiment = scratch\r").until(r"4 of 6\d")
+def test_nothing_hostile_reaches_the_terminal(open_app: OpenApp, command: Command, demo_store: str) -> None:
+    app = open_app(command[1], "--store", demo_store, columns=160, lines=50)
+    app.until("sweep-7")
+    app.press("/experiment = scratch\r").until(r"4 of 79")
     app.press("\r").until("Charts")
     for _ in range(3):
         app.press("\t").until("Overview")
@@ -143,9 +82,9 @@ def test_nothing_hostile_reaches_the_terminal(command: Command, demo_store: str)
     assert "]52;" in text, "the hostile name was shown at all"
 
 
-def test_a_store_that_is_not_there_yet(command: Command, tmp_path: object) -> None:
+def test_a_store_that_is_not_there_yet(open_app: OpenApp, command: Command, tmp_path: object) -> None:
     folder = f"{tmp_path}/later"
-    app = App(command[1], "--store", folder)
+    app = open_app(command[1], "--store", folder)
     app.until("Nothing is logged")
     log = "import mltrack\nwith mltrack.start_run(name='first-light'): mltrack.log_metric('loss', .5, step=1)"
     app.press("")
@@ -162,7 +101,7 @@ def test_without_a_terminal_it_prints_the_table(
     mltrack: Callable[..., Answer], command: Command, demo_store: str, environ: dict[str, str]
 ) -> None:
     run = subprocess.run(
-        [*APP, "--store", demo_store, "--filter", "lr < 2e-4"],
+        [sys.executable, "-m", "mltrack.tui.entry", "--store", demo_store, "--filter", "lr < 2e-4"],
         env={**command[1], **environ},
         capture_output=True,
         text=True,
@@ -172,7 +111,7 @@ def test_without_a_terminal_it_prints_the_table(
     assert run.returncode == 0, run.stderr
     assert run.stdout == mltrack("--store", demo_store, "ls", "lr < 2e-4").stdout
     bad = subprocess.run(
-        [*APP, "--store", demo_store, "--filter", "lr <"],
+        [sys.executable, "-m", "mltrack.tui.entry", "--store", demo_store, "--filter", "lr <"],
         env={**command[1], **environ},
         capture_output=True,
         text=True,
@@ -194,7 +133,7 @@ def test_the_screen_process_loads_no_database(command: Command) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], env=command[1], capture_output=True, text=True, timeout=60
     )
-    assert done.stdout.strip() == "[] ['mltrack.store']", done.stderr
+    assert done.stdout.strip() == "[] ['mltrack.store', 'mltrack.store.direction']", done.stderr
 
 
 def test_the_entry_imports_next_to_nothing(command: Command) -> None:
@@ -208,3 +147,38 @@ def test_the_entry_imports_next_to_nothing(command: Command) -> None:
     )
     assert done.stdout.strip() == "False False"
     assert int(plain.stdout) < 60
+
+
+def test_the_first_rows_load_only_their_own_calls(command: Command, demo_store: str) -> None:
+    code = (
+        "import io, sys; from mltrack.store import open_store; from mltrack.store.worker import Worker\n"
+        "from mltrack.tui.worker_calls import CALLS\n"
+        "Worker(open_store(sys.argv[1]), io.BytesIO(), io.BytesIO(), CALLS)._answer({'call': 'view'})\n"
+        "print(sorted(m.rpartition('.')[2] for m in sys.modules if m.startswith('mltrack.tui.worker_calls.')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, demo_store], env=command[1], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.strip() == "['run_cells', 'run_columns', 'run_tree', 'runs', 'who']", done.stderr
+
+
+@pytest.mark.parametrize("theme", ["dark", "light", "contrast", "16", "plain"])
+def test_every_theme_opens_and_keeps_to_its_colours(
+    open_app: OpenApp, command: Command, small_store: str, theme: str
+) -> None:
+    app = open_app(command[1], "--store", small_store, "--theme", theme)
+    app.until("run-000002")
+    app.press("\r").until("Charts")
+    app.press("q").until("run-000002|RUN")
+    app.press("?").until("Keys")
+    app.press("Q")
+    assert app.finish() == 0
+    assert "Error" not in app.output
+    exact = re.findall(r"\x1b\[[0-9;]*[34]8;[25];", app.output)
+    if theme in ("16", "plain"):
+        assert not exact, "only the terminal's own colours"
+    else:
+        assert exact
+    if theme == "plain":
+        # The cursor is told by reverse video, nothing by colour.
+        assert not re.search(r"\x1b\[(?:[0-9;]*;)?(?:3[1-6]|4[1-6]|9[1-6])m", app.output)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,16 +12,19 @@ from pathlib import Path
 
 import pytest
 
+from mltrack.store.client.journal import Journal
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 TRAINING = """
+import os
 import time
 from mltrack.store.client import log as mltrack
 with mltrack.start_run(run_name="training", experiment="live", total_steps=1000, system_metrics=False):
-    for step in range(1000):
+    for step in range(100_000):
         mltrack.log_metric("loss", 1.0 / (step + 1), step=step)
         time.sleep({pause})
-        if step == {last}:
+        if step >= {last} and os.path.exists("enough"):
             break
 """
 
@@ -118,6 +120,16 @@ def test_upkeep_commands_say_what_they_did(change: Run, tmp_path: Path) -> None:
     assert change("sync").returncode == 0
 
 
+def test_a_check_takes_nothing_in(change: Run, small_store: str) -> None:
+    before = len(json.loads(change("ls", "--json").stdout))
+    journal = Journal(Path(small_store), "c" * 32, "1700000000000-abcdef", identity={"host": "elsewhere"})
+    journal.meta("start", 1700000000000, name="unread", experiment="Default", user="ann")
+    journal.close()
+    said = json.loads(change("doctor", "--check", "--json").stdout)
+    assert said["healthy"] and f"The store has {before} runs." in said["said"]
+    assert len(json.loads(change("ls", "--json").stdout)) == before + 1
+
+
 def test_wait_tells_good_from_bad(change: Run) -> None:
     runs = {str(run["status"]): str(run["run_id"]) for run in json.loads(change("ls", "--json").stdout)}
     for status, run_id in runs.items():
@@ -128,14 +140,17 @@ def test_wait_tells_good_from_bad(change: Run) -> None:
 def training(
     tmp_path: Path, command: tuple[tuple[str, ...], dict[str, str]]
 ) -> Iterator[Callable[[float, int], tuple[str, subprocess.Popen[bytes]]]]:
-    """Start a real training in a process of its own; returns its store and the process."""
+    """Start a real training in a process of its own, which ends behind step `last` once there is a file "enough"; returns
+    its store and the process."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(pause: float, last: int) -> tuple[str, subprocess.Popen[bytes]]:
         store = str(tmp_path / "live")
         environ = {**command[1], "MLTRACK_STORE": store, "MLTRACK_FACTS": "0"}
         script = TRAINING.format(pause=pause, last=last)
-        process = subprocess.Popen([sys.executable, "-c", script], env=environ, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, "-c", script], env=environ, cwd=tmp_path, stdout=subprocess.DEVNULL
+        )
         started.append(process)
         return store, process
 
@@ -171,14 +186,19 @@ def test_stop_ends_the_process_of_the_run(
 
 
 def test_wait_and_watch_see_the_end(
-    mltrack: Run, training: Callable[[float, int], tuple[str, subprocess.Popen[bytes]]]
+    mltrack: Run,
+    command: tuple[tuple[str, ...], dict[str, str]],
+    training: Callable[[float, int], tuple[str, subprocess.Popen[bytes]]],
 ) -> None:
-    store, process = training(0.02, 150)
+    store, process = training(0.02, 10)
     until_listed(mltrack, store)
-    watched = mltrack("--store", store, "watch", "@last", "--plain", "--every", "0.3")
-    assert watched.returncode == 0
-    assert len(watched.stdout.splitlines()) >= 2
-    assert "done" in watched.stdout.splitlines()[-1]
+    watch = (*command[0], "--store", store, "watch", "@last", "--plain", "--every", "0.3")
+    with subprocess.Popen(watch, env=command[1], stdout=subprocess.PIPE, text=True) as watched:
+        assert watched.stdout is not None
+        assert "running" in watched.stdout.readline()
+        (Path(store).parent / "enough").touch()
+        rest = watched.stdout.read().splitlines()
+    assert watched.returncode == 0 and "done" in rest[-1]
     assert mltrack("--store", store, "wait", "@last", "--timeout", "60").returncode == 0
     assert process.wait(30) == 0
 
@@ -225,13 +245,22 @@ def test_live_demo_goes_on(mltrack: Run, tmp_path: Path) -> None:
     assert points[-1][1] <= time.time() * 1000 + 1000
 
 
-def test_summaries_only_has_one_point(mltrack: Run, tmp_path: Path) -> None:
+def test_summaries_only_fills_tables_and_has_no_points(mltrack: Run, tmp_path: Path) -> None:
     store = str(tmp_path / "many")
     mltrack("demo", store, "--runs", "50", "--summaries-only", "--metrics", "3")
     runs = json.loads(mltrack("--store", store, "ls", "--json").stdout)
     assert len(runs) == 50
     assert all(len(run["metrics"]) == 3 for run in runs)
-    assert os.path.isdir(store)
+    assert not list(Path(store).glob("runs/*/*/points.*"))
+    found = json.loads(
+        mltrack("--store", store, "ls", "val/acc > 0.7 and count(val/acc) = 10", "--json").stdout
+    )
+    assert [run["run_id"] for run in found] == [
+        run["run_id"] for run in runs if run["metrics"]["val/acc"] > 0.7
+    ]
+    assert 0 < len(found) < 50
+    answer = mltrack("--store", store, "metrics", runs[0]["run_id"], "val/acc")
+    assert answer.returncode == 3 and "only a summary" in answer.stderr
 
 
 def test_exec_makes_a_run_of_any_command(mltrack: Run, tmp_path: Path) -> None:

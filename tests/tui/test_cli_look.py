@@ -209,9 +209,22 @@ def test_an_empty_place_says_how_to_begin_and_makes_nothing(mltrack: Run, tmp_pa
     assert not place.exists()
 
 
+def test_lists_beside_runs_are_tables_for_programs_too(look: Run) -> None:
+    models = list(csv.DictReader(look("models", "list", "--csv").stdout.splitlines()))
+    churn = next(model for model in models if model["name"] == "churn")
+    assert (churn["production"], churn["staging"]) == ("7", "8")
+    assert look("jobs", "--csv").stdout.startswith("run_id,run_name,")
+
+
+def test_a_column_that_no_run_has_is_named(look: Run) -> None:
+    answer = look("ls", "--columns", "run,lr,bogus,valacc.max", "-n", "2")
+    assert "none of these runs has bogus, valacc.max" in answer.stderr and answer.returncode == 0
+
+
 def test_where_says_why(look: Run, demo_store: str) -> None:
     assert demo_store in look("where").stdout
-    assert json.loads(look("where", "--json").stdout)["store"] == demo_store
+    where = json.loads(look("where", "--json").stdout)
+    assert where["store"] == demo_store and where["chosen_by"].startswith("asked for") and where["runs"] > 70
     assert "--store" in look("config", "--why", "store").stdout
 
 
@@ -285,3 +298,49 @@ def test_the_page_about_commands_is_complete() -> None:
             assert f"`{name}" in table, name
     for code in ExitCode:
         assert f"| {int(code)} |" in page
+
+
+def test_the_tree_keeps_children_under_their_parent_in_any_order(look: Run) -> None:
+    flat = [run["run_id"] for run in json.loads(look("ls", "--sort", "best(val/acc)", "--json").stdout)]
+    tree = json.loads(look("ls", "--tree", "--sort", "best(val/acc)", "--json").stdout)
+    assert sorted(run["run_id"] for run in tree) == sorted(flat)
+    parents: dict[int, str] = {}
+    for run in tree:
+        parents[run["depth"]] = run["run_id"]
+        assert run["parent_id"] == (parents[run["depth"] - 1] if run["depth"] else None)
+    sweep = next(run for run in tree if run["run_name"] == "sweep-7")
+    members = [run["run_id"] for run in tree if run["parent_id"] == sweep["run_id"]]
+    assert members == [run for run in flat if run in set(members)], "children stand in the order asked for"
+    assert sweep["children"]["count"] == len(members) == sum(sweep["children"]["statuses"].values())
+    best = sweep["children"]["best"]
+    assert best["run_id"] == members[0] and best["value"] == 0.9312
+    # A filter that leaves the parent out shows it all the same, above what it found.
+    lines = look("ls", "--tree", "name = sage-owl-41").stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["sweep-7", "└"]
+    assert "★.9312" in lines[1] and "sage-owl-41" in lines[2]
+    assert look("ls", "--tree", "--ids", "name = sage-owl-41").stdout.split() == [sweep["run_id"], members[0]]
+
+
+def test_a_mistake_of_ours_is_a_sentence_and_a_file(
+    command: tuple[tuple[str, ...], dict[str, str]], demo_store: str, tmp_path: Path
+) -> None:
+    """Nothing of the program fails on purpose, so a part of it is replaced by one that does."""
+    environ = command[1]
+    broken = (
+        "import mltrack.store.store as s\n"
+        "def search(*given, **named): raise RuntimeError('boom \\x1b]0;title\\x07')\n"
+        "s.Store.search = search\n"
+        "from mltrack.tui.cli.main import main\n"
+        f"main(['--store', {demo_store!r}, 'ls'])\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", broken],
+        capture_output=True,
+        text=True,
+        env={**environ, "TMPDIR": str(tmp_path)},
+    )
+    assert answer.returncode == 1 and answer.stdout == ""
+    assert answer.stderr.count("\n") == 1 and "RuntimeError: boom ␛]0" in answer.stderr
+    (report,) = tmp_path.glob("mltrack-error-*.txt")
+    assert str(report) in answer.stderr and report.stat().st_mode & 0o777 == 0o600
+    assert "Traceback" in report.read_text() and "in search" in report.read_text()

@@ -10,9 +10,11 @@ import select
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -77,7 +79,7 @@ def test_a_table_fits_a_real_terminal(command: Command, demo_store: str, columns
     bare = STYLES.sub("", text)
     assert "\x1b" not in bare
     assert max(cell_width(line) for line in bare.splitlines()) <= columns
-    assert "50 of 65 runs" in bare.splitlines()[-1] or len(bare.splitlines()) >= 50
+    assert "50 of 79 runs" in bare.splitlines()[-1] or len(bare.splitlines()) >= 50
 
 
 def test_no_color_is_respected(command: Command, demo_store: str) -> None:
@@ -123,9 +125,32 @@ def test_watch_draws_in_place_and_gives_the_cursor_back(command: Command, demo_s
 
 
 def test_ctrl_c_leaves_with_130(command: Command, tmp_path: object) -> None:
-    terminal = Terminal(command, "demo", f"{tmp_path}/live", "--live")
+    terminal = Terminal(command, "demo", f"{tmp_path}/live", "--live", "--seconds", "100")
     terminal.read_until("sage-owl-41")
     terminal.type("\x03")
     code, text = terminal.finish()
     assert code in (0, 130)
     assert "Traceback" not in text
+
+
+def test_the_live_demo_opens_the_app_and_its_folder_stays(command: Command, tmp_path: Path) -> None:
+    terminal = Terminal(command, "demo", f"{tmp_path}/live", "--live")
+    terminal.read_until("sweep-7")
+    terminal.type("Q")
+    code, text = terminal.finish()
+    assert code == 0 and "Traceback" not in text
+    # Wheel and click, but no report for every move of a mouse.
+    assert "\x1b[?1000h" in text and "\x1b[?1003h" not in text
+    assert (tmp_path / "live" / "mltrack.db").exists()
+
+
+def test_without_a_terminal_the_demo_tells_its_leading_run(tmp_path: Path) -> None:
+    code = "import sys; from mltrack.tui.entry import main; main(sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--demo", "--once"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0 and "val/acc" in done.stdout

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mltrack.tui.clean import CELL_LIMIT, cell_width, clean, clip, pad
+from mltrack.tui.clean import CELL_LIMIT, cell_width, clean, clip, pad, wrap
 
 ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=()), max_size=400)
 HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -106,3 +106,11 @@ def test_widths_are_those_the_screen_is_laid_out_with() -> None:
             wrong.append(f"U+{code:04X}")
     # Characters that a newer Unicode assigned are shown by number, so tables of any age agree.
     assert wrong == []
+
+
+@given(st.text(max_size=200), st.integers(8, 60))
+def test_wrapped_lines_fit_and_lose_nothing_but_the_end(text: str, cells: int) -> None:
+    lines = wrap(text, cells, 400)
+    assert lines and all(cell_width(line) <= cells for line in lines)
+    assert "".join(lines).replace(" ", "") == clean(text, None).replace(" ", "")
+    assert len(wrap(text, cells, 3)) <= 3

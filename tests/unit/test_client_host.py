@@ -169,6 +169,13 @@ def test_user_is_the_systems_name(monkeypatch: pytest.MonkeyPatch) -> None:
             {"RANK": "1", "WORLD_SIZE": "2", "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"},
             (1, 1, 2, "torchrun"),
         ),
+        ({"LOCAL_RANK": "2", "NODE_RANK": "0", "WORLD_SIZE": "4"}, (2, 2, 4, "lightning")),
+        ({"LOCAL_RANK": "0", "NODE_RANK": "0", "WORLD_SIZE": "4"}, (0, 0, 4, "lightning")),
+        ({"LOCAL_RANK": "1", "WORLD_SIZE": "4"}, (1, 1, 4, "lightning")),
+        ({"LOCAL_RANK": "1", "NODE_RANK": "2", "WORLD_SIZE": "8"}, (2001, 1, 2002, "lightning")),
+        ({"NODE_RANK": "1"}, (1000, 0, 1001, "lightning")),
+        ({"LOCAL_RANK": "1"}, (0, 0, 1, "")),
+        ({"LOCAL_RANK": "4", "WORLD_SIZE": "4"}, (0, 0, 1, "")),
     ],
 )
 def test_ranks_by_the_launchers_variables(
@@ -241,7 +248,7 @@ def test_packages_agree_with_the_standard_library() -> None:
 def test_importing_it_loads_nothing_heavy() -> None:
     program = (
         "import sys; import mltrack.store.client.host as h; h.identity(); h.ranks(); h.user(); h.slurm_facts();"
-        "print([m for m in ('subprocess', 'ctypes', 'importlib.metadata', 'socket') if m in sys.modules])"
+        "print([m for m in ('hashlib', '_hashlib', 'subprocess', 'ctypes', 'importlib.metadata', 'socket') if m in sys.modules])"
     )
     # -S: what this machine's site-packages load by .pth files is not ours.
     command = [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {sys.path!r}; {program}"]

@@ -145,6 +145,41 @@ def test_private_key_blocks() -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "pip install --index-url https://ann:hunter2@packages.example.org/simple",
+        "DATABASE = 'postgresql+psycopg://ann:p:@ss@db:5432/runs'",
+        "redis://:hunter2@10.0.0.1",
+        "amqp://ann:q@[::1]:5672/",
+        "git clone https://0123456789abcdef0123456789abcdef01234567@git.example.org/a.git",
+    ],
+)
+def test_a_file_with_a_password_in_a_url_is_seen(text: str) -> None:
+    assert holds_secret(text.encode())
+    assert holds_secret(b"\0" * ((1 << 14) - 20) + text.encode()), "also where two steps of the scan meet"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://$USER:$PASSWORD@host/db",
+        'f"https://{user}:{password}@host"',
+        "https://user:%s@host",
+        "https://user:<password>@host",
+        "https://user:***@host",
+        "ssh://git@host/a.git",
+        "git@host:a/b.git",
+        "http://host:8080/a@b",
+        "http://host:8080?at=a@b",
+        "https://host/@scope/package",
+        "mailto://someone@example.org",
+    ],
+)
+def test_a_url_that_holds_no_password_is_not_one(text: str) -> None:
+    assert not holds_secret(text.encode())
+
+
+@pytest.mark.parametrize(
     "piece",
     [
         "a",

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mltrack.tui.clean import cell_width
 from mltrack.tui.draw.braille import Curve, Plot, View, draw_plot
+from mltrack.tui.draw.raster import rasterize, thin
 from mltrack.tui.draw.scales import choose_scale, choose_ticks, label_ticks
 from mltrack.tui.draw.sparkline import draw_bar, draw_sparkline
 
@@ -49,7 +50,7 @@ def test_a_straight_line_is_a_diagonal() -> None:
     assert picture(draw_plot([curve([0, 1, 2, 3, 4])], 24, 8)) == (
         "4 ┤                 ⢀⡠⠔⠊\n"
         "  │              ⣀⠤⠒⠁\n"
-        "  │          ⣀⠤⠒⠉\n"
+        "2 ┤          ⣀⠤⠒⠉\n"
         "  │       ⡠⠔⠊⠁\n"
         "  │   ⢀⠤⠒⠉\n"
         "0 ┤⡠⠔⠊⠁\n"
@@ -134,3 +135,18 @@ def test_ticks_are_inside_few_and_different(one: float, other: float, most: int)
 )
 def test_step_labels(ticks: list[float], labels: list[str]) -> None:
     assert label_ticks(ticks, counts=True) == labels
+
+
+@given(st.integers(600, 5000), st.integers(0, 1000), st.floats(0.0, 0.8), st.floats(0.05, 1.0))
+def test_thinned_curves_draw_the_same_picture(points: int, seed: int, begin: float, share: float) -> None:
+    random = np.random.default_rng(seed)
+    y = np.cumsum(random.normal(0, 1, points))
+    y[points // 3] = 50.0
+    whole = [Curve("a", np.arange(float(points)), y)]
+    low, high = begin * points, begin * points + share * points
+    across, up = choose_scale(low, high), choose_scale(float(y.min()), float(y.max()))
+    one, _ = rasterize(whole, 30, 12, across, up)
+    other, _ = rasterize(thin(whole, low, high, 60), 30, 12, across, up)
+    # A point on the border of two columns of dots may fall to the other side.
+    assert int((one != other).sum()) <= 12
+    assert ((one != 0).any(axis=1) == (other != 0).any(axis=1)).sum() >= 11

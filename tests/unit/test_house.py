@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from mltrack.tui import keys
+
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("tui", "store", "projects", "src", "tests", "docs", ".ci")
 FILES = ("README.md", "CHANGELOG.md", "pyproject.toml")
@@ -83,7 +85,8 @@ def test_a_skip_is_a_failure_under_ci_only(tmp_path: Path) -> None:
 
     def closing_line(ci: str) -> str:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
-        environment = {**os.environ, "CI": ci}
+        # Its options are not this session's: a common folder would be emptied under the tests that run.
+        environment = {**os.environ, "CI": ci, "PYTEST_ADDOPTS": ""}
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         return done.stdout.splitlines()[-1]
 
@@ -93,3 +96,9 @@ def test_a_skip_is_a_failure_under_ci_only(tmp_path: Path) -> None:
     # A mark skips before its test begins, which pytest counts as an error.
     (tmp_path / "test_file.py").unlink()
     assert closing_line("true").startswith("1 failed, 1 xfailed, 1 error")
+
+
+def test_the_documented_table_of_keys_is_the_table() -> None:
+    assert keys.key_table().strip() in (ROOT / "docs" / "keys.md").read_text("utf-8"), (
+        "python -m mltrack.tui.keys > docs/keys.md makes it anew"
+    )

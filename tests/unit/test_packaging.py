@@ -29,6 +29,22 @@ print(mltrack.__file__)
 """
 
 
+LOG_ALL = """
+import sys, mltrack
+mltrack.set_store(sys.argv[1])
+with mltrack.start_run(run_name="bare", system_metrics=False) as run:
+    for step in range(10):
+        mltrack.log_metrics({"loss": 1 / (step + 1)}, step=step)
+    mltrack.log_params({"lr": 0.1})
+    mltrack.set_tags({"a": "b"})
+    mltrack.log_text("x", "a.txt")
+    mltrack.log_dict({"a": 1}, "b.json")
+    mltrack.log_table({"a": [1, 2]}, "c.json")
+    mltrack.log_input(sys.executable)
+    mltrack.progress(10, 10)
+"""
+
+
 @dataclass(frozen=True)
 class Built:
     sdist: Path
@@ -111,7 +127,7 @@ def test_wheel_from_the_sdist_holds_every_file_and_nothing_beside_the_package(bu
     assert any(name.endswith("/licenses/LICENSE") for name in names)
 
 
-def test_wheel_without_dependencies_can_be_imported(built: Built, tmp_path: Path) -> None:
+def test_wheel_without_dependencies_is_enough_to_log(built: Built, tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=False)
     python = tmp_path / "venv" / "bin" / "python"
     run(
@@ -129,6 +145,16 @@ def test_wheel_without_dependencies_can_be_imported(built: Built, tmp_path: Path
     foreign, place = run(python, "-I", "-c", IMPORT_COST, cwd=tmp_path).splitlines()
     assert foreign == "[]"
     assert Path(place).is_relative_to(tmp_path)
+    said = run(python, "-I", "-c", LOG_ALL, tmp_path / "store", cwd=tmp_path)
+    assert said == ""
+    (meta,) = (tmp_path / "store").glob("runs/*/*/meta.*.jsonl")
+    assert '"status":"FINISHED"' in meta.read_text() and '"op":"refused"' not in meta.read_text()
+    assert {path.name for path in meta.parent.glob("artifacts/*")} == {"a.txt", "b.json", "c.json"}
+    for name in ("mltrack", "mltrack-tui"):
+        done = subprocess.run([python.with_name(name)], capture_output=True, text=True)
+        assert (
+            done.returncode == 1 and done.stderr.count("\n") == 1 and "pip install mltrack-tui" in done.stderr
+        )
 
 
 def test_importing_mltrack_loads_only_the_standard_library(tmp_path: Path) -> None:

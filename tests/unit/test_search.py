@@ -403,6 +403,20 @@ def test_unknown_keys_are_named_with_what_may_have_been_meant() -> None:
         ("auc", "max"),
         ("reward", "max"),
         ("gloss", "min"),
+        ("images_per_second", "max"),
+        ("train_samples_per_second", "max"),
+        ("flops_per_second", "max"),
+        ("tokens/s", "max"),
+        ("samples/sec", "max"),
+        ("fps", "max"),
+        ("inference_fps", "max"),
+        ("throughput_ms", "max"),
+        ("seconds_per_step", "min"),
+        ("time_per_batch_ms", "min"),
+        ("cost_per_hour", "min"),
+        ("eval/sec", "min"),
+        ("acc_per_class", "max"),
+        ("test/per", "min"),
         ("", "max"),
     ],
 )
@@ -749,7 +763,8 @@ def plainly_ordered(runs: Sequence[Logged], sort: Sequence[str]) -> list[str]:
             if left_class != right_class:
                 return -1 if left_class < right_class else 1
             if one != other:
-                return -1 if (one < other) != sort_key.descending else 1  # type: ignore[operator]
+                down = sort_key.descending or (sort_key.key.aggregate == "best" and not sort_key.stated)
+                return -1 if (one < other) != down else 1  # type: ignore[operator]
         return -1 if left.run_id < right.run_id else 1
 
     return [run.run_id for run in sorted(runs, key=functools.cmp_to_key(compare))]
@@ -763,6 +778,33 @@ def place_of(value: float | str | None, kind: str) -> tuple[int, float | str]:
         case float():
             return 0, number
     return (3, 0.0) if value is None else (2, value)
+
+
+@pytest.mark.parametrize(
+    ("sort", "ids"),
+    [
+        ("best(acc)", "bac"),
+        ("metrics.acc.best", "bac"),
+        ("acc.best", "bac"),
+        ("best(acc) asc", "cab"),
+        ("best(acc) desc", "bac"),
+        ("-best(acc)", "bac"),
+        ("best(loss)", "cba"),
+        ("-best(loss)", "abc"),
+        ("best(loss) asc", "cba"),
+    ],
+)
+def test_the_best_comes_first_unless_a_direction_is_said(sort: str, ids: str) -> None:
+    runs = [
+        Logged("a", metrics={"acc": [0.5], "loss": [3.0]}),
+        Logged("b", metrics={"acc": [0.9, 0.1], "loss": [2.0]}),
+        Logged("c", metrics={"acc": [0.4], "loss": [1.0, 9.0]}),
+    ]
+    assert sorted_ids([sort], runs) == ids
+    columns = ListColumns(runs)
+    first = page(columns, np.ones(3, np.bool_), [sort], limit=1)
+    rest = page(columns, np.ones(3, np.bool_), [sort], after=first.next)
+    assert "".join(first.run_ids + rest.run_ids) == ids
 
 
 @given(logged_runs(), st.lists(st.sampled_from(SORTS), max_size=3))
@@ -887,7 +929,7 @@ def test_the_error_that_the_docs_show_is_the_real_one() -> None:
 
 def test_the_docs_name_every_attribute_and_aggregate() -> None:
     text = DOCS.read_text(encoding="utf-8")
-    for name in (TEXT_ATTRIBUTES | NUMBER_ATTRIBUTES) - {"artifact_uri"}:
+    for name in TEXT_ATTRIBUTES | NUMBER_ATTRIBUTES:
         assert f"`{name}`" in text
     for name in AGGREGATES:
         assert f"{name}(" in text

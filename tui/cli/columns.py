@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from mltrack.store.direction import guess_direction
 from mltrack.tui.cli.run_look import age_of, distinct_values, duration_seconds, short_names, status_cell
 from mltrack.tui.cli.table import Cell, Column
 from mltrack.tui.draw.numbers import format_column, format_parameter, format_step, parse_number
 from mltrack.tui.draw.sparkline import draw_sparkline
 from mltrack.tui.draw.times import format_duration, format_moment
-from mltrack.tui.goal import guess_goal, guess_loss
+from mltrack.tui.goal import direction_of, guess_goal, guess_loss
 
 if TYPE_CHECKING:
     from mltrack.store.records import Run, Summary
@@ -86,6 +85,16 @@ def _metric(name: str, runs: Sequence[Run]) -> Choice:
     return Choice("metric", name)
 
 
+def missing_columns(text: str, runs: Sequence[Run]) -> list[str]:
+    """Names among the columns asked for that none of these runs has: likely slips."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return [
+        name
+        for name, choice in zip(names, parse_columns(text, runs), strict=True)
+        if choice.kind != "attribute" and all(value_of(choice, run, 0) is None for run in runs)
+    ]
+
+
 def value_of(choice: Choice, run: Run, now: int) -> object:
     """The exact value: text, number, ms since 1970, or None."""
     if choice.kind == "attribute":
@@ -101,7 +110,7 @@ def value_of(choice: Choice, run: Run, now: int) -> object:
 def aggregate_of(summary: Summary, aggregate: str) -> float | None:
     """One number of a summary; `best` is min or max by the direction that the metric's name suggests."""
     if aggregate == "best":
-        aggregate = guess_direction(summary.key)
+        aggregate = direction_of(summary.key)
     if aggregate == "min":
         return summary.min
     if aggregate == "max":
@@ -191,7 +200,7 @@ def telling_params(runs: Sequence[Run]) -> list[str]:
 
 
 def _goal_columns(goal: str, runs: Sequence[Run], aggregate: str) -> list[Column]:
-    direction = guess_direction(goal)
+    direction = direction_of(goal)
     summaries = [run.metrics.get(goal) for run in runs]
     values = [None if summary is None else aggregate_of(summary, aggregate) for summary in summaries]
     numbers = [value for value in values if value is not None and not math.isnan(value)]
@@ -229,7 +238,28 @@ def _trends(runs: Sequence[Run], key: str, read_values: Callable[[str, str], Seq
 def _param_column(key: str, runs: Sequence[Run], weight: int) -> Column:
     texts = [format_parameter(run.params.get(key, "")) for run in runs]
     numeric = all(not text or parse_number(text) is not None for text in texts)
+    marks = [derived_mark(run, key) for run in runs]
+    if any(marks):  # digits stay below digits
+        texts = [text + (mark or " ") for text, mark in zip(texts, marks, strict=True)]
     return Column(key, texts, "right" if numeric else "left", weight, 18)
+
+
+def derived_mark(run: Run, key: str) -> str:
+    """A star for a param that nobody recorded: the name of the run's folder said it."""
+    derived = run.facts.get("derived")
+    return "*" if isinstance(derived, list) and key in derived and key in run.params else ""
+
+
+def logged_names(run: Run) -> dict[str, list[int]]:
+    """What another tool logged beside numbers: "kind name" -> [how many, first step, last step]."""
+    logged = run.facts.get("logged")
+    if not isinstance(logged, dict):
+        return {}
+    return {
+        str(name): list(seen)
+        for name, seen in logged.items()
+        if isinstance(seen, list) and len(seen) >= 3 and all(type(value) is int for value in seen)
+    }
 
 
 def marked_name(run: Run, name: str) -> str:

@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from mltrack.tui.cli.columns import aggregate_of
+from mltrack.store.errors import BadInput
+from mltrack.tui.clean import clean
+from mltrack.tui.cli.columns import runs_with_key
 from mltrack.tui.cli.output import json_number, list_options, write_csv, write_json, write_lines, write_text
 from mltrack.tui.cli.run_look import duration_seconds, now_ms, status_cell
 from mltrack.tui.cli.session import Session, resolve_runs
 from mltrack.tui.cli.table import Cell, Column, draw_table
+from mltrack.tui.comparison import (
+    SECTION_TITLES,
+    ReadBlob,
+    Row,
+    compare_rows,
+    most_telling,
+    param_effects,
+)
 from mltrack.tui.draw.numbers import format_change, format_column, format_parameter
-from mltrack.tui.goal import direction_arrow, is_background
+from mltrack.tui.goal import about, direction_arrow, guess_goal, recall
 
 if TYPE_CHECKING:
     from mltrack.store.records import Run
+    from mltrack.store.store import Store
     from mltrack.tui.cli.terminal import Terminal
 
 _METRICS_SHOWN = 20
+_POPULATION = 500
+_BLOB_BYTES = 4 << 20
 ABSENT = "·"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the comparison: a value per run, None where a run has none."""
-
-    section: str
-    key: str
-    values: tuple[str | float | None, ...]
-
-    @property
-    def differs(self) -> bool:
-        """Whether the runs disagree; NaN equals NaN here."""
-        return len({"NaN" if value != value else value for value in self.values}) > 1
 
 
 @click.command("compare")
@@ -52,6 +49,18 @@ class Row:
     help="Which value of a metric.",
 )
 @click.option("--all", "everything", is_flag=True, help="Every metric, also system/*.")
+@click.option(
+    "--file",
+    "file",
+    metavar="FILE",
+    help="The diff of this file of two runs; '' lists which of their files differ.",
+)
+@click.option(
+    "--images",
+    metavar="KEY",
+    help="Pictures of this series side by side; '' lists the series and their steps.",
+)
+@click.option("--step", type=int, metavar="N", help="With --images: of this step instead of the last.")
 @list_options
 @click.pass_obj
 def compare_command(
@@ -60,14 +69,72 @@ def compare_command(
     diff: bool,
     aggregate: str,
     everything: bool,
+    file: str | None,
+    images: str | None,
+    step: int | None,
     as_json: bool,
     as_csv: bool,
     raw: bool,
 ) -> None:
     """Put runs side by side: metrics, params, code, environment, data, machine."""
+    recall(session.where)
     with session.open() as store:
         found = resolve_runs(store, runs)
-    rows = compare_rows(found, aggregate, everything=everything or as_json or as_csv)
+        if images is not None:
+            from mltrack.tui.cli.compare_images import write_images
+
+            write_images(session.terminal, found, images, step, as_json)
+            return
+        if file is not None:
+            from mltrack.tui.cli.compare_files import file_lines
+
+            if len(found) != 2:
+                raise BadInput("--file is about two runs.")
+            styles = {
+                "dim": "dim",
+                "green": "green",
+                "red": "red",
+                "yellow": "yellow",
+                "cyan": "cyan",
+                "bold": "header",
+            }
+            terminal = session.terminal
+            for line in file_lines(found[0], found[1], file):
+                write_lines(
+                    [
+                        "".join(
+                            terminal.style(terminal.fold(clean(text, None)), styles.get(style))
+                            for text, style in line
+                        )
+                    ]
+                )
+            return
+        with about(run.experiment for run in found):
+            _side_by_side(session, store, found, diff, aggregate, everything, as_json, as_csv, raw)
+
+
+def _side_by_side(
+    session: Session,
+    store: Store,
+    found: Sequence[Run],
+    diff: bool,
+    aggregate: str,
+    everything: bool,
+    as_json: bool,
+    as_csv: bool,
+    raw: bool,
+) -> None:
+    goal = guess_goal(runs_with_key(found))
+    others, of = others_of(store, found)
+    rows = compare_rows(
+        found,
+        aggregate,
+        everything=everything or as_json or as_csv,
+        read_blob=blob_reader(store),
+        effects=param_effects(found, [*found, *store.runs(others, (goal,), folders=False)], goal)
+        if goal
+        else {},
+    )
     if as_json:
         shown = [row for row in rows if row.differs or not diff]
         write_json(
@@ -79,6 +146,7 @@ def compare_command(
                         "key": row.key,
                         "values": [_exact(value) for value in row.values],
                         "differs": row.differs,
+                        "effect": row.effect,
                     }
                     for row in shown
                 ],
@@ -96,83 +164,53 @@ def compare_command(
             raw=raw,
         )
     else:
-        _write_page(found, rows, diff, session.terminal)
+        ranked = f"ranked by effect on {goal} over {of}" if goal and any(row.effect for row in rows) else ""
+        _write_page(found, rows, diff, session.terminal, goal, ranked)
 
 
-def compare_rows(runs: Sequence[Run], aggregate: str, *, everything: bool = False) -> list[Row]:
-    """All rows of the comparison, in the order they are shown."""
-    rows: list[Row] = []
-    keys = sorted(
-        {key for run in runs for key in run.metrics if everything or not key.startswith("system/")},
-        key=lambda key: (is_background(key), key),
-    )
-    for key in keys:
-        values = tuple(
-            aggregate_of(run.metrics[key], aggregate) if key in run.metrics else None for run in runs
-        )
-        rows.append(Row("metrics", key, values))
-    for key in sorted({key for run in runs for key in run.params}):
-        rows.append(Row("params", key, tuple(run.params.get(key) for run in runs)))
-    for name, read in _CIRCUMSTANCES.items():
-        texts = tuple(read(run) for run in runs)
-        if any(texts):
-            rows.append(Row("circumstances", name, texts))
-    for key in sorted({key for run in runs for key in run.tags}):
-        rows.append(Row("tags", key, tuple(run.tags.get(key) for run in runs)))
-    return rows
+def others_of(store: Store, runs: Sequence[Run]) -> tuple[list[str], str]:
+    """The ids of other runs to learn from which param matters, and what all are in words: the siblings of a sweep, else all runs of
+    the experiments, else the runs themselves. At most 500: nobody waits for a better guess."""
+    parents = {run.parent_id for run in runs}
+    if len(parents) == 1 and (parent := next(iter(parents))):
+        page = store.search(f"parent_id = '{parent.replace(chr(39), chr(39) * 2)}'", limit=_POPULATION)
+        ids, of = list(page.run_ids), "of one sweep"
+    else:
+        ids = [
+            run_id
+            for experiment in sorted({run.experiment for run in runs})
+            for run_id in store.search(experiment=experiment, limit=_POPULATION).run_ids
+        ]
+        of = "of the experiment" if len({run.experiment for run in runs}) == 1 else "of these experiments"
+    here = {run.run_id for run in runs}
+    others = [run_id for run_id in ids if run_id not in here][: max(0, _POPULATION - len(runs))]
+    return others, f"{len(runs) + len(others):,} runs {of}" if others else "these runs"
 
 
-def _fact(*path: str) -> Callable[[Run], str | None]:
-    def read(run: Run) -> str | None:
-        value: object = run.facts
-        for name in path:
-            value = value.get(name) if isinstance(value, Mapping) else None
-        return str(value) if value not in (None, "") else None
+def blob_reader(store: Store) -> ReadBlob:
+    """Reads kept files of the store: patches, lists of packages. The digest comes from data: only hex is a name."""
+
+    def read(digest: str) -> str | None:
+        content = read_blob(store, digest, _BLOB_BYTES)
+        return None if content is None else content.decode("utf-8", "backslashreplace")
 
     return read
 
 
-def _commit(run: Run) -> str | None:
-    git = run.facts.get("git")
-    if not isinstance(git, Mapping) or not git.get("commit"):
+def read_blob(store: Store, digest: str, limit: int = -1) -> bytes | None:
+    """Bytes of a kept file, None when it is not there. The digest comes from data: only hex is a name."""
+    if len(digest) != 64 or not all(letter in "0123456789abcdef" for letter in digest):
         return None
-    patch = f" ± {str(git['patch'])[:6]}" if git.get("patch") else " ±" if git.get("dirty") else ""
-    return str(git["commit"])[:10] + patch
-
-
-def _packages(run: Run) -> str | None:
-    packages = run.facts.get("packages")
-    return str(packages)[:10] if packages else None
-
-
-def _data(run: Run) -> str | None:
-    return (
-        ", ".join(f"{entry.get('name', '')} {str(entry.get('digest', ''))[:8]}" for entry in run.inputs)
-        or None
-    )
-
-
-def _gpus(run: Run) -> str | None:
-    gpus = run.facts.get("gpus")
-    if not isinstance(gpus, Sequence) or isinstance(gpus, str) or not gpus:
+    try:
+        with (store.root / "blobs" / digest[:2] / digest).open("rb") as file:
+            return file.read(limit)
+    except OSError:
         return None
-    names = [str(gpu.get("name", "")) if isinstance(gpu, Mapping) else str(gpu) for gpu in gpus]
-    return names[0] if len(names) == 1 else f"{len(names)} x {names[0]}"
 
 
-_CIRCUMSTANCES: dict[str, Callable[[Run], str | None]] = {
-    "commit": _commit,
-    "packages": _packages,
-    "python": _fact("python"),
-    "data": _data,
-    "host": lambda run: run.host or None,
-    "gpu": _gpus,
-    "script": _fact("script"),
-    "user": lambda run: run.user or None,
-}
-
-
-def _write_page(runs: Sequence[Run], rows: Sequence[Row], diff: bool, terminal: Terminal) -> None:
+def _write_page(
+    runs: Sequence[Run], rows: Sequence[Row], diff: bool, terminal: Terminal, goal: str | None, ranked: str
+) -> None:
     from mltrack.tui.draw.braille import curve_letter
     from mltrack.tui.draw.times import format_duration
 
@@ -184,12 +222,7 @@ def _write_page(runs: Sequence[Run], rows: Sequence[Row], diff: bool, terminal: 
     status = [status_cell(run, now) for run in runs]
     took = [Cell(format_duration(duration_seconds(run, now))) for run in runs]
     blocks.append(("", [[Cell("status", "dim"), *status], [Cell("duration", "dim"), *took]]))
-    for section, title in (
-        ("metrics", "METRICS"),
-        ("params", "PARAMS"),
-        ("circumstances", "CODE, ENVIRONMENT, DATA, MACHINE"),
-        ("tags", "TAGS"),
-    ):
+    for section, title in SECTION_TITLES.items():
         of_section = [row for row in rows if row.section == section]
         if not of_section:
             continue
@@ -197,9 +230,11 @@ def _write_page(runs: Sequence[Run], rows: Sequence[Row], diff: bool, terminal: 
         equal = len(of_section) - sum(row.differs for row in of_section)
         if section == "metrics" and len(shown) > _METRICS_SHOWN:
             title += f"  {_METRICS_SHOWN} of {len(shown)}"
-            shown = _most_telling(shown)[:_METRICS_SHOWN]
+            shown = most_telling(shown, goal)[:_METRICS_SHOWN]
         elif diff and equal:
             title += f"  {len(shown)} differ, {equal} equal folded"
+        if section == "params" and ranked:
+            title += f"  ({ranked})"
         lines = [_metric_cells(row) if section == "metrics" else _text_cells(row, letters) for row in shown]
         blocks.append((title, lines))
     table: list[list[Cell]] = []
@@ -222,8 +257,7 @@ def _metric_cells(row: Row) -> list[Cell]:
     arrow = direction_arrow(row.key)
     values = [value if isinstance(value, float) else None for value in row.values]
     texts = format_column(values, 4)
-    numbers = [value for value in values if value is not None and math.isfinite(value)]
-    best = (min(numbers) if arrow == "↓" else max(numbers)) if numbers and arrow else None
+    best = row.best
     cells = [Cell(f"{row.key} {arrow}".rstrip())]
     for value, text in zip(values, texts, strict=True):
         if value is None:
@@ -244,21 +278,9 @@ def _text_cells(row: Row, letters: Sequence[str]) -> list[Cell]:
             cells.append(Cell(ABSENT, "dim"))
             continue
         text = format_parameter(str(value))
-        usual = max(set(row.values), key=row.values.count)
-        cells.append(
-            Cell(text, "yellow" if row.differs and value != usual else None if row.differs else "dim")
-        )
+        odd = row.differs and value != row.usual
+        cells.append(Cell(text, "yellow" if odd else None if row.differs else "dim"))
     return cells
-
-
-def _most_telling(rows: Sequence[Row]) -> list[Row]:
-    """Metrics that most runs have, held-out before training."""
-
-    def rank(row: Row) -> tuple[bool, int, bool, str]:
-        missing = sum(value is None for value in row.values)
-        return is_background(row.key), missing, not row.key.startswith(("val", "test", "eval")), row.key
-
-    return sorted(rows, key=rank)
 
 
 def _exact(value: str | float | None) -> str | float | None:

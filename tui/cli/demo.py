@@ -12,11 +12,12 @@ import click
 from mltrack.store.errors import BadInput
 from mltrack.tui.cli.output import write_text
 from mltrack.tui.cli.session import Session
+from mltrack.tui.drawable import is_terminal
 
 if TYPE_CHECKING:
     from mltrack.store.demo.story import Story
 
-_BULK_POINTS, _BULK_METRICS = 10, 20
+_BULK_POINTS, _BULK_METRICS, _BULK_PARAMS, _BULK_EXPERIMENTS = 10, 20, 5, 20
 
 
 @click.command("demo")
@@ -40,11 +41,27 @@ _BULK_POINTS, _BULK_METRICS = 10, 20
     help=f"With --runs: metrics of each run [{_BULK_METRICS}].",
 )
 @click.option(
+    "--params",
+    type=click.IntRange(5, 10_000),
+    metavar="N",
+    help=f"With --runs: params of each run [{_BULK_PARAMS}].",
+)
+@click.option(
+    "--experiments",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    help=f"With --runs: experiments they are in [{_BULK_EXPERIMENTS}].",
+)
+@click.option(
     "--seed", type=click.IntRange(0, 2**31), default=7, show_default=True, help="Same seed, same data."
 )
 @click.option("--live", is_flag=True, help="Go on logging to the runs in progress until ctrl+c.")
 @click.option("--seconds", type=click.FloatRange(min=0), hidden=True, help="End --live by itself.")
-@click.option("--summaries-only", is_flag=True, help="With --runs: one point per metric, enough for tables.")
+@click.option(
+    "--summaries-only",
+    is_flag=True,
+    help="With --runs: no points, only their summaries: enough for tables, filters and sorting.",
+)
 @click.pass_obj
 def demo_command(
     session: Session,
@@ -52,6 +69,8 @@ def demo_command(
     runs: int | None,
     points: int | None,
     metrics: int | None,
+    params: int | None,
+    experiments: int | None,
     seed: int,
     live: bool,
     seconds: float | None,
@@ -62,23 +81,31 @@ def demo_command(
     The story: a sweep of 41 runs in which one is worse, and not for the reason that meets the eye; seeds; a run that
     spikes and recovers; NaN, out of memory, silent, lost, damaged, resumed, eight ranks, 1,500 metrics, hostile names.
     """
-    if runs is None and (points or metrics or summaries_only):
-        raise click.UsageError("--points, --metrics and --summaries-only need --runs")
+    if runs is None and (points or metrics or params or experiments or summaries_only):
+        raise click.UsageError(
+            "--points, --metrics, --params, --experiments and --summaries-only need --runs"
+        )
     if runs is not None and live:
         raise click.UsageError("--live belongs to the story, not to --runs")
     if (folder / "runs").exists() or (folder.exists() and any(folder.iterdir())):
         raise BadInput(f"{folder} is not empty; name a folder that is new or empty.")
+    if live and seconds is None and is_terminal():
+        from mltrack.tui.cli.open_app import open_app
+
+        open_app(Session(None, session.terminal), ("--demo", str(folder)))
     began = time.monotonic()
     if runs is not None:
         from mltrack.store.demo.bulk import write_bulk
 
         count = runs
-        used = 1 if summaries_only else points or _BULK_POINTS
         write_bulk(
             folder,
             runs,
-            points=used,
+            points=points or _BULK_POINTS,
+            summaries_only=summaries_only,
             metrics=metrics or _BULK_METRICS,
+            params=params or _BULK_PARAMS,
+            experiments=experiments or _BULK_EXPERIMENTS,
             seed=seed,
             on_progress=lambda done: _report(f"{done:,} of {runs:,} runs written"),
         )
@@ -105,7 +132,7 @@ def _show_live(session: Session, folder: Path, story: Story, count: int, seconds
     import threading
 
     from mltrack.store.demo.live import continue_runs
-    from mltrack.store.store import open_store
+    from mltrack.store.opening import open_store
     from mltrack.tui.cli.follow import watch
 
     write_text(
@@ -130,7 +157,7 @@ def _show_live(session: Session, folder: Path, story: Story, count: int, seconds
 
 
 def _fold(folder: Path) -> None:
-    from mltrack.store.store import open_store
+    from mltrack.store.opening import open_store
 
     _report("reading the journals into the database")
     with open_store(str(folder)) as store:

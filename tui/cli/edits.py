@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from mltrack.store.errors import BadInput
+from mltrack.store.errors import BadInput, Conflict
 from mltrack.tui.cli.output import warn, write_text
 from mltrack.tui.cli.session import Session, resolve_run, resolve_runs
 
@@ -51,7 +51,7 @@ def note_command(session: Session, run: str, text: str | None, edit: bool) -> No
             write_text(line, session.terminal)
         return
     if edit:
-        text = _edited(found.note)
+        text = edit_text(found.note)
         if text == found.note:
             write_text("The note was not changed.", session.terminal)
             return
@@ -60,11 +60,12 @@ def note_command(session: Session, run: str, text: str | None, edit: bool) -> No
     assert text is not None
     # Opened again: nobody else waits while a person types.
     with session.open() as store:
-        now = resolve_run(store, found.run_id)
-        if now.note != found.note:
-            kept = _keep(text)
-            raise BadInput(f"The note was changed by somebody else meanwhile. Yours is kept in {kept}.")
-        decision = store.note(found.run_id, text)
+        try:
+            decision = store.note(found.run_id, text, found.note)
+        except Conflict as problem:
+            kept = keep_text(text)
+            warn("nothing of your text is lost")
+            raise BadInput(f"{problem.message} Yours is kept in {kept}.") from None
     write_text(decision.sentence, session.terminal)
 
 
@@ -101,7 +102,7 @@ def pin_command(session: Session, runs: tuple[str, ...], off: bool) -> None:
     write_text(decision.sentence, session.terminal)
 
 
-def _edited(text: str) -> str:
+def edit_text(text: str) -> str:
     """The text after a person was in $EDITOR. Raises BadInput when there is no editor or it failed."""
     editor = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
     with tempfile.TemporaryDirectory(prefix="mltrack-") as folder:
@@ -118,9 +119,9 @@ def _edited(text: str) -> str:
         return path.read_text("utf-8", "replace").removesuffix("\n")
 
 
-def _keep(text: str) -> str:
+def keep_text(text: str) -> str:
+    """Put a text that could not be stored into a file; returns its name."""
     handle, name = tempfile.mkstemp(prefix="mltrack-note-", suffix=".md")
     with os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.write(text)
-    warn("nothing of your text is lost")
     return name

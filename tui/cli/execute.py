@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -25,17 +26,31 @@ def exec_command(session: Session, experiment: str | None, name: str | None, com
 
     What the command logs with mltrack goes to the same run. The exit code is the command's own.
     """
+    return record_command(session.where, command, experiment=experiment, name=name)[0]
+
+
+def record_command(
+    where: str | None,
+    command: Sequence[str],
+    *,
+    experiment: str | None = None,
+    name: str | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> tuple[int, str]:
+    """Run a command in this folder as a run of the store ``where``. (its exit code, id of the run)."""
     from mltrack.store.client import host, log
     from mltrack.store.client.run_command import run_command
     from mltrack.store.errors import BadInput
 
     # The output is kept by run_command, which sees also what C libraries and children print.
     os.environ["MLTRACK_CONSOLE"] = "0"
-    log.set_store(session.where)
+    log.set_store(where)
     try:
         run = log.start_run(run_name=name, experiment=experiment)
     except log.UsageError as error:
         raise BadInput(str(error)) from None
+    if tags:
+        run.set_tags(dict(tags))
     run.record("facts", v={"command": host.redact_command(list(command)), "script": ""})
     environ = {
         **os.environ,
@@ -57,7 +72,7 @@ def exec_command(session: Session, experiment: str | None, name: str | None, com
         reason = ended_by or (result.last_lines[-1] if result.last_lines else f"exit code {result.exit_code}")
         status = "KILLED" if ended_by else "FAILED"
         run.finish(status, result.exit_code, {"reason": reason[:200], "signal": ended_by})
-    return result.exit_code
+    return result.exit_code, run.run_id
 
 
 def _logged_itself(run: ActiveRun) -> bool:

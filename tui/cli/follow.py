@@ -13,8 +13,9 @@ from mltrack.store.records import ENDED
 from mltrack.tui.clean import clean, clip
 from mltrack.tui.cli.exit_codes import ExitCode
 from mltrack.tui.cli.output import warn, write_text
-from mltrack.tui.cli.run_look import duration_seconds, now_ms, status_cell, status_sentence
+from mltrack.tui.cli.run_look import duration_seconds, is_slurms, now_ms, status_cell, status_sentence
 from mltrack.tui.cli.session import Session, resolve_run, resolve_runs
+from mltrack.tui.cli.terminal import pause
 
 if TYPE_CHECKING:
     from mltrack.store.records import Run
@@ -57,6 +58,7 @@ def wait_command(session: Session, runs: tuple[str, ...], timeout: float | None)
                 if deadline is None
                 else min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic()))
             )
+            _ask_slurm(store, still)
             store.refresh(_LOOK_SECONDS)
             waiting = list(store.runs([run.run_id for run in still]))
     return ExitCode.OK if well else ExitCode.FAILED
@@ -151,8 +153,18 @@ def _watch_in_place(
         sys.stdout.flush()
 
 
+def _ask_slurm(store: Store, runs: Sequence[Run]) -> None:
+    """Let ends be written down that only Slurm knows of."""
+    ids = [run.run_id for run in runs if is_slurms(run)]
+    if ids:
+        from mltrack.projects.slurm_jobs import look_for
+
+        look_for(store.root, ids)
+
+
 def _next(store: Store, run: Run, every: float) -> Run:
-    time.sleep(every)
+    pause(every)
+    _ask_slurm(store, [run])
     store.refresh(_LOOK_SECONDS)
     runs = store.runs([run.run_id])
     return runs[0] if runs else run

@@ -14,7 +14,9 @@ import click
 
 from mltrack.tui.clean import clean
 from mltrack.tui.cli.output import write_text
+from mltrack.tui.cli.run_look import is_slurms
 from mltrack.tui.cli.session import Session, resolve_run
+from mltrack.tui.cli.terminal import pause
 
 if TYPE_CHECKING:
     from mltrack.store.records import Run
@@ -138,7 +140,7 @@ def _follow(session: Session, run: Run, file: BinaryIO, raw: bool) -> None:
             if time.monotonic() >= next_look:
                 ended = _has_ended(session, run.run_id)
                 next_look = time.monotonic() + _STATUS_SECONDS
-            time.sleep(_POLL_SECONDS)
+            pause(_POLL_SECONDS)
     if held:
         _write_line(held, session.terminal)
 
@@ -146,6 +148,10 @@ def _follow(session: Session, run: Run, file: BinaryIO, raw: bool) -> None:
 def _has_ended(session: Session, run_id: str) -> bool:
     with session.open() as store:
         runs = store.runs([run_id])
+        if runs and is_slurms(runs[0]):
+            from mltrack.projects.slurm_jobs import look_for
+
+            look_for(store.root, [run_id])
     return not runs or runs[0].status not in ("RUNNING", "SCHEDULED")
 
 

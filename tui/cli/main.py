@@ -19,14 +19,18 @@ from mltrack.tui.cli.terminal import detect_terminal, prepare_streams
 # Group of the help page -> command -> (module of this package, what it does).
 COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Look": {
+        "ui": ("open_app", "Open the app; `mltrack` alone does so too."),
         "ls": ("list_runs", "List runs, filtered and sorted."),
         "show": ("show", "Show everything known about a run."),
         "metrics": ("series", "Print the points of a metric, exactly."),
         "plot": ("series", "Draw a metric of one or more runs."),
         "logs": ("logs", "Print what a run printed, and follow it."),
         "compare": ("compare", "Put runs side by side."),
+        "report": ("report", "Write one HTML page about runs."),
         "watch": ("follow", "Watch a run live."),
+        "alerts": ("alerts", "Say what is wrong with runs, and what happens to them."),
         "wait": ("follow", "Wait until runs have ended."),
+        "system": ("system", "Show GPUs and who holds them, CPU, memory, disk."),
     },
     "Change": {
         "tag": ("edits", "Set or remove tags."),
@@ -37,22 +41,39 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "delete": ("trash", "Put runs into the trash."),
         "restore": ("trash", "Take runs out of the trash."),
         "purge": ("trash", "Remove runs in the trash for good."),
+        "keep": ("tidy", "Keep the best N of a sweep, trash the others."),
+        "checkpoints": ("tidy", "List checkpoints, and remove those nothing needs."),
         "undo": ("trash", "Take back the last change."),
         "redo": ("trash", "Make the change that was taken back."),
     },
     "Run": {
         "exec": ("execute", "Run a command as a run."),
+        "checkout": ("reproduce", "Make a folder with the code of a run, as it was."),
+        "rerun": ("reproduce", "Run the command of a run again, with its code."),
         "stop": ("process", "Stop the process of a run."),
+        "run": ("launch", "Run a project, in a container or not."),
+        "jobs": ("jobs", "List what is queued, building and running."),
+        "project": ("project", "Show what a project declares."),
         "demo": ("demo", "Fill a store with a story to try things on."),
     },
+    "Models": {
+        "models": ("models", "Register, promote, roll back, look at models."),
+        "serve": ("serve", "Serve a model over HTTP."),
+    },
     "Store": {
+        "init": ("init", "Make a store here, or share one with a group."),
         "where": ("places", "Say which store is used, and why."),
         "config": ("places", "Show settings and where they come from."),
         "fold": ("upkeep", "Take in everything that was logged."),
-        "sync": ("upkeep", "Send spooled journals to their store."),
+        "source": ("sources", "Follow data of other tools where it lies."),
+        "import": ("sources", "Copy the runs of another tool into the store."),
+        "sync": ("upkeep", "Take in journals or data from elsewhere."),
+        "ship": ("ship", "Send what waits for a remote store."),
         "backup": ("upkeep", "Copy the store's database safely."),
         "doctor": ("upkeep", "Check a store, and repair what can be."),
         "gc": ("trash", "Free the space of what is deleted for good."),
+        "auth": ("auth", "Users, roles and tokens of the server."),
+        "server": ("server", "Let MLflow's clients log into the store."),
         "worker": ("upkeep", "Serve the screen: fold and answer queries."),
     },
 }
@@ -108,10 +129,19 @@ def cli(ctx: click.Context, store: str | None, ascii_only: bool, version: bool) 
         click.echo(f"mltrack {mltrack.__version__}")
         ctx.exit(0)
     ctx.obj = Session(store, detect_terminal(ascii_only=ascii_only))
+    if ctx.invoked_subcommand is None:
+        from mltrack.tui.cli.open_app import open_app
+        from mltrack.tui.drawable import is_terminal
+
+        if not is_terminal():
+            click.echo(ctx.get_help())
+            return
+        open_app(ctx.obj)
 
 
 # Otherwise click takes a missing subcommand for an error before --version was looked at.
 cli.invoke_without_command = True
+cli.no_args_is_help = False
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -137,7 +167,10 @@ def _run(arguments: list[str]) -> int:
         if os.environ.get("_MLTRACK_COMPLETE"):
             cli.main(args=arguments, prog_name="mltrack")
         # Not cli.main(): that turns a reader who left into a failure.
-        with cli.make_context("mltrack", arguments or ["--help"]) as context:
+        with cli.make_context("mltrack", arguments) as context:
+            where = context.params["store"] or os.environ.get("MLTRACK_STORE", "")
+            if where.startswith("ssh://"):
+                _go_there(where, context)
             result = cli.invoke(context)
         return result if isinstance(result, int) else ExitCode.OK
     except click.exceptions.Exit as leaving:
@@ -169,6 +202,46 @@ def _run(arguments: list[str]) -> int:
         name = f"{error.filename}: " if error.filename else ""
         warn(f"{name}{error.strerror or error}")
         return ExitCode.FAILED
+    except Exception as error:  # noqa: BLE001  # the border of the command: a bug is one sentence and a report, no traceback
+        warn(_report_bug(error))
+        return ExitCode.FAILED
+
+
+def _go_there(where: str, context: click.Context) -> None:
+    """Be the same command on the machine of the store; returns only for the app, whose worker alone is over there."""
+    from mltrack.tui.remote import NotRemote, remote_of
+
+    words = [*getattr(context, "_protected_args", ()), *context.args]
+    if not words or words[0] == "ui" or context.params["version"]:
+        return
+    try:
+        remote = remote_of(where)
+    except NotRemote as error:
+        raise click.UsageError(str(error)) from None
+    assert remote is not None
+    words = [*(["--ascii"] if context.params["ascii_only"] else []), *words]
+    command = remote.command(words, terminal=sys.stdin.isatty() and sys.stdout.isatty(), quiet=False)
+    sys.stdout.flush()
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        raise click.ClickException(f"ssh cannot be started ({error.strerror}). Is it installed?") from None
+
+
+def _report_bug(error: Exception) -> str:
+    """A sentence about a mistake of ours, with the file that now holds its traceback."""
+    import tempfile
+    import traceback
+
+    what = f"this is a mistake in mltrack, not yours: {type(error).__name__}: {str(error)[:200]}"
+    try:
+        # Made anew for this user only: arguments, paths and values may stand in it.
+        handle, path = tempfile.mkstemp(prefix="mltrack-error-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            traceback.print_exception(error, file=file)
+    except OSError as trouble:
+        return f"{what}. Its report could not be written ({trouble.strerror})."
+    return f"{what}. Please report it with {path}."
 
 
 def _forget_stdout() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +11,10 @@ from mltrack.store.errors import BadInput, MltrackError
 from mltrack.tui.cli.output import list_options, write_csv, write_json, write_lines, write_text
 from mltrack.tui.cli.session import Session
 from mltrack.tui.cli.table import Cell, Column, draw_table
+from mltrack.tui.draw.numbers import format_bytes
+
+if TYPE_CHECKING:
+    from mltrack.store.store import Store
 
 # Every environment variable that changes what the command or a logging script does.
 SETTINGS: dict[str, tuple[str, str, str]] = {
@@ -18,6 +23,7 @@ SETTINGS: dict[str, tuple[str, str, str]] = {
     "experiment": ("MLTRACK_EXPERIMENT", "Default", "experiment of runs that name none"),
     "run_id": ("MLTRACK_RUN_ID", "", "the run to resume, set by launchers"),
     "spool": ("MLTRACK_SPOOL", "", "where journals wait when their store is away"),
+    "database_folder": ("MLTRACK_DATABASE_FOLDER", "", "a folder of this machine for the store's database"),
     "console": ("MLTRACK_CONSOLE", "", "1: capture output on a terminal too; 0: never"),
     "facts": ("MLTRACK_FACTS", "1", "0: record no code, packages and GPUs"),
     "system_metrics": ("MLTRACK_SYSTEM_METRICS", "1", "0: no CPU, memory and GPU curves"),
@@ -46,13 +52,14 @@ def where_command(session: Session, as_json: bool, as_csv: bool, raw: bool) -> N
                 rows.append(("database", _shown_url(location.database)))
                 rows += [("note", note) for note in location.notes]
                 rows.append(("runs", f"{store.search('', limit=1).total:,}"))
+                rows += _artifacts(store)
         except MltrackError as error:
             rows.append(("trouble", error.message))
     if as_json:
-        write_json(
-            {name: value for name, value in rows if name != "note"}
-            | {"notes": [value for name, value in rows if name == "note"]}
-        )
+        found: dict[str, object] = {name.replace(" ", "_"): value for name, value in rows if name != "note"}
+        if "runs" in found:
+            found["runs"] = int(str(found["runs"]).replace(",", ""))
+        write_json(found | {"notes": [value for name, value in rows if name == "note"]})
     elif as_csv:
         write_csv(["what", "value"], rows, raw=raw)
     else:
@@ -61,6 +68,27 @@ def where_command(session: Session, as_json: bool, as_csv: bool, raw: bool) -> N
             Column("", [value for _, value in rows], weight=0, widest=200),
         ]
         write_lines(draw_table(columns, session.terminal, heading=False))
+
+
+def _artifacts(store: Store) -> list[tuple[str, str]]:
+    """Where files of runs go, and what is on its way."""
+    from mltrack.store.client.destination import last_problem
+    from mltrack.store.copies import destination
+    from mltrack.store.upload import waiting
+
+    chosen = destination(store.database, store.root)
+    if not chosen.addresses():
+        return []
+    rows = [("artifacts", chosen.url or "stay here")]
+    rows += [
+        ("artifacts", f"{url or 'stay here'} (of {name})") for name, url in sorted(chosen.experiments.items())
+    ]
+    left = list(waiting(store.database, store.root, chosen))
+    if left:
+        size = format_bytes(sum(one.size for one in left))
+        problem = last_problem(store.root)
+        rows.append(("on their way", f"{len(left):,} files, {size}" + (f": {problem}" if problem else "")))
+    return rows
 
 
 @click.command("config")
@@ -85,7 +113,12 @@ def config_command(session: Session, key: str | None, as_json: bool, as_csv: boo
     else:
         headings = ("SETTING", "VALUE", "FROM", "MEANING")
         columns = [
-            Column(heading, [row[place] or "-" for row in rows], weight=0 if place < 2 else place, widest=60)
+            Column(
+                heading,
+                [row[place].replace("the environment variable ", "") or "-" for row in rows],
+                weight=(0, 3, 2, 1)[place],
+                widest=60,
+            )
             for place, heading in enumerate(headings)
         ]
         write_lines(draw_table(columns, session.terminal))

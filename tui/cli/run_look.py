@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mltrack.tui.cli.output import json_number
 from mltrack.tui.cli.table import Cell
 from mltrack.tui.draw.glyphs import DAMAGED, QUIET, STATUS_LOOKS, UNKNOWN
 from mltrack.tui.draw.times import format_age
@@ -52,7 +51,15 @@ def status_sentence(run: Run, now: int) -> str:
         done = f" {cell.text.split()[1]}" if cell.text.endswith("%") else ""
         age = format_age((now - run.heard_ms) / 1000)
         return f"● running{done}, heard {'just now' if age == 'now' else f'{age} ago'}"
+    if run.status == "SCHEDULED" and run.reason:
+        return f"{cell.text}: {run.reason}"
     return cell.text
+
+
+def is_slurms(run: Run) -> bool:
+    """Whether mltrack submitted this run to Slurm, which then knows more of it than its journals."""
+    asked = run.facts.get("project")
+    return isinstance(asked, Mapping) and asked.get("backend") == "slurm"
 
 
 def age_of(run: Run, now: int) -> str:
@@ -88,6 +95,10 @@ def short_names(names: Sequence[str]) -> list[str]:
 
 def run_json(run: Run) -> dict[str, object]:
     """The JSON object of a run, as `mltrack ls --json` documents it."""
+    from mltrack.tui.cli.output import (
+        json_number,  # with click behind it, which the app's worker does without
+    )
+
     return {
         "run_id": run.run_id,
         "run_name": run.name,

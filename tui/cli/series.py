@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from mltrack.store.errors import BadInput
 from mltrack.tui.clean import clean, clip
 from mltrack.tui.cli.output import json_number, list_options, write_csv, write_json, write_lines, write_text
 from mltrack.tui.cli.session import Session, resolve_run, resolve_runs
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 _PLOT_LINES = 20
 _LEGEND_LINES = 10
 _CLOSE_KEYS = 5
+
+# How long a history that lies on a server is waited for.
+HISTORY_SECONDS = 20.0
 
 
 @click.command("metrics")
@@ -46,6 +51,7 @@ def metrics_command(
     JSON: {"key": ..., "points": [[step, timestamp_ms, value], ...]}, NaN and infinities as texts.
     """
     with session.open() as store:
+        store.patience = HISTORY_SECONDS
         found = resolve_run(store, run)
         if key is None:
             _list_metrics(found, session.terminal, as_json, as_csv, raw)
@@ -75,8 +81,17 @@ def metrics_command(
 
 
 @click.command("plot")
-@click.argument("key")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.argument("key", default="")
+@click.argument("runs", nargs=-1, metavar="RUN...")
+@click.option(
+    "--kind",
+    type=click.Choice(["curve", "scatter", "parallel", "importance", "hist", "bands", "confusion"]),
+    default="curve",
+    show_default=True,
+    help="Another picture, of many runs: KEY are then its columns, lr,val/acc.",
+)
+@click.option("--filter", "filter_text", default="", metavar="FILTER", help="With --kind: of these runs.")
+@click.option("--experiment", metavar="NAME", help="With --kind: only runs of this experiment.")
 @click.option(
     "-x",
     "x_axis",
@@ -100,11 +115,21 @@ def metrics_command(
 @click.option(
     "--height", type=click.IntRange(4, 500), help=f"Lines; default: {_PLOT_LINES} or what the terminal has."
 )
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Write a figure at paper size instead: .svg or .pdf.",
+)
 @click.pass_obj
 def plot_command(
     session: Session,
     key: str,
     runs: tuple[str, ...],
+    kind: str,
+    filter_text: str,
+    experiment: str | None,
     x_axis: str,
     y_scale: ScaleName,
     low: float | None,
@@ -112,13 +137,27 @@ def plot_command(
     no_outliers: bool,
     width: int | None,
     height: int | None,
+    output: Path | None,
 ) -> None:
     """Draw a metric of one or more runs, for example: mltrack plot train/loss @last sage-owl-41 -y log"""
     from mltrack.tui.draw.braille import View, draw_plot
 
     terminal = session.terminal
+    if kind != "curve":
+        size = (width or terminal.width, height or max(8, min(2 * _PLOT_LINES, terminal.height - 3)))
+        _plot_many(session, kind, key, runs, filter_text, experiment, size)
+        return
+    if not key or not runs:
+        raise BadInput("Say which metric and which runs: mltrack plot train/loss @last.")
     with session.open() as store:
+        store.patience = HISTORY_SECONDS
         found = resolve_runs(store, runs)
+        if output is not None:
+            from mltrack.tui.cli.report import figure_file
+
+            figure_file(store, found, key, output, y_scale, low, high)
+            write_text(f"Wrote {clean(key)} to {output}", terminal)
+            return
         series = [_points(store, run, key, 0, False, strict=len(found) == 1) for run in found]
     curves = [_curve(run, points, x_axis) for run, points in zip(found, series, strict=True)]
     if not any(len(curve.x) for curve in curves):
@@ -211,6 +250,49 @@ def _curve(run: Run, points: Points, x_axis: str) -> Curve:
         first = int(points.times_ms.min()) if len(points.times_ms) else 0
         x = (points.times_ms - first) / 1000.0
     return Curve(run.name, x, points.values)
+
+
+def _plot_many(
+    session: Session,
+    kind: str,
+    columns: str,
+    references: Sequence[str],
+    filter_text: str,
+    experiment: str | None,
+    size: tuple[int, int],
+) -> None:
+    from mltrack.tui.cli.plots import plot_lines
+    from mltrack.tui.goal import recall
+
+    names = [name.strip() for name in columns.split(",") if name.strip()]
+    recall(session.where)
+    with session.open() as store:
+        if kind == "confusion" and not references:
+            references, names = names, []
+        ids = [run.run_id for run in resolve_runs(store, references)]
+        title, lines = plot_lines(
+            store, kind, names, ids, filter_text, experiment, size, session.terminal.ascii
+        )
+    write_text(title, session.terminal, "bold")
+    known = {
+        "green": "green",
+        "red": "red",
+        "best": "best",
+        "bold": "header",
+        "dim": "dim",
+        "curve:0": "cyan",
+    }
+    colours = ("cyan", "yellow", "green", "red")
+
+    def colour(style: str) -> str | None:
+        if style.startswith("curve:"):
+            return "dim" if "ghost" in style else colours[int(style.partition(":")[2]) % len(colours)]
+        return known.get(style)
+
+    write_lines(
+        "".join(session.terminal.style(session.terminal.fold(text), colour(style)) for text, style in line)
+        for line in lines
+    )
 
 
 def _points(store: Store, run: Run, key: str, rank: int, superseded: bool, *, strict: bool = True) -> Points:

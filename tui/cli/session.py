@@ -35,19 +35,22 @@ class Session:
         return None if choice.is_remote or choice.root.is_dir() else choice
 
     @contextmanager
-    def open(self, *, readonly: bool = False, refresh: bool = True) -> Iterator[Store]:
+    def open(self, *, readonly: bool = False, refresh: bool = True, create: bool = False) -> Iterator[Store]:
         """The store, brought up to date; says so when that did not finish in time. Closed at the end.
 
-        Raises NotFound when it is a folder that is not there: only logging and `mltrack demo` make stores.
+        Raises NotFound when it is a folder that is not there: only logging, `mltrack demo` and what
+        says ``create`` make stores.
         """
+        from mltrack.store import decisions
         from mltrack.store.errors import NotFound
-        from mltrack.store.store import open_store
+        from mltrack.store.opening import open_store
 
-        missing = self.missing_store()
+        missing = None if create else self.missing_store()
         if missing is not None:
             raise NotFound(
                 f"Nothing is logged in {missing.url} ({missing.chosen_by}): there is no such folder."
             )
+        decisions.use_channel("cli")
         with open_store(self.where, readonly=readonly) as store:
             if refresh:
                 report = store.refresh(_REFRESH_SECONDS)
@@ -55,6 +58,14 @@ class Session:
                     warn(
                         f"{format_bytes(report.pending_bytes)} of journals are not read yet; `mltrack fold` reads them"
                     )
+                if report.waiting_runs:
+                    warn(
+                        f"{report.waiting_runs:,} runs of sources are not read yet; `mltrack fold` reads them"
+                    )
+            if store.location.database.startswith(("http://", "https://")):
+                for state in store.sources():
+                    if state.problem:
+                        warn(f"{state.problem}; what was read before is shown")
             yield store
 
 

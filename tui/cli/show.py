@@ -13,11 +13,14 @@ from mltrack.tui.cli.session import Session, resolve_run
 from mltrack.tui.cli.table import Cell, Column, draw_table
 
 if TYPE_CHECKING:
+    from mltrack.store.copies import Copy
     from mltrack.store.records import Run
     from mltrack.tui.cli.terminal import Terminal
 
 _METRICS_SHOWN = 40
 _FILES_SHOWN = 20
+# How many names of media and texts of another tool's run are shown.
+_LOGGED = 8
 
 
 @click.command("show")
@@ -31,15 +34,17 @@ def show_command(
     """Show everything known about a run."""
     with session.open() as store:
         found = resolve_run(store, run)
+        far = store.far([found.run_id])
         if as_json:
-            write_json(_full_json(found))
+            write_json(_full_json(found, far))
         elif as_csv:
             write_csv(["kind", "key", "value"], _pairs(found), raw=raw)
         else:
-            write_page(found, session.terminal, everything)
+            write_page(found, session.terminal, everything, far)
 
 
-def write_page(run: Run, terminal: Terminal, everything: bool) -> None:
+def write_page(run: Run, terminal: Terminal, everything: bool, far: Sequence[Copy] = ()) -> None:
+    from mltrack.tui.cli.columns import derived_mark
     from mltrack.tui.draw.numbers import format_parameter, format_step
     from mltrack.tui.draw.sparkline import draw_bar
     from mltrack.tui.draw.times import format_duration, format_moment
@@ -84,14 +89,19 @@ def write_page(run: Run, terminal: Terminal, everything: bool) -> None:
     if run.params:
         write_text("", terminal)
         write_text("PARAMS", terminal, "header")
-        pairs = [(key, format_parameter(value)) for key, value in sorted(run.params.items())]
+        pairs = [
+            (key, format_parameter(value) + derived_mark(run, key))
+            for key, value in sorted(run.params.items())
+        ]
         write_lines(_side_by_side(pairs, terminal))
+        if run.facts.get("derived"):
+            write_text("  * read from the folder's name", terminal, "dim")
         for key, why in sorted(run.conflicts.items()):
             write_text(f"  {key}: {why}", terminal, "yellow")
     if run.metrics:
         write_text("", terminal)
         _write_metrics(run, terminal, everything)
-    _write_files(run, terminal, everything)
+    _write_files(run, far, terminal, everything)
 
 
 def _write_metrics(run: Run, terminal: Terminal, everything: bool) -> None:
@@ -153,7 +163,7 @@ def _write_metrics(run: Run, terminal: Terminal, everything: bool) -> None:
         write_text(f"and {hidden:,} more; --all shows them", terminal, "dim")
 
 
-def _write_files(run: Run, terminal: Terminal, everything: bool) -> None:
+def _write_files(run: Run, far: Sequence[Copy], terminal: Terminal, everything: bool) -> None:
     from mltrack.tui.draw.numbers import format_bytes
 
     if run.inputs:
@@ -166,41 +176,58 @@ def _write_files(run: Run, terminal: Terminal, everything: bool) -> None:
             write_text(
                 f"{entry.get('name', '')}  {digest}  {shown_size}  {entry.get('source', '')}", terminal
             )
-    files = artifact_files(run)
+    files = artifact_files(run, far)
     if files:
         write_text("", terminal)
         write_text("ARTIFACTS", terminal, "header")
         shown = files if everything else files[:_FILES_SHOWN]
-        write_lines(
-            draw_table(
-                [
-                    Column("", [path for path, _ in shown], weight=0, widest=terminal.width, keep="tail"),
-                    Column("", [format_bytes(size) for _, size in shown], "right", 0),
-                ],
-                terminal,
-                heading=False,
-            )
-        )
+        columns = [
+            Column("", [path for path, _, _ in shown], weight=0, widest=terminal.width, keep="tail"),
+            Column("", [format_bytes(size) for _, size, _ in shown], "right", 0),
+        ]
+        if far:
+            schemes = [address.partition("://")[0] for _, _, address in shown]
+            columns.append(Column("", [Cell(scheme, "dim") for scheme in schemes], weight=0))
+        write_lines(draw_table(columns, terminal, heading=False))
         if len(shown) < len(files):
             write_text(f"and {len(files) - len(shown):,} more; --all shows them", terminal, "dim")
 
 
-def artifact_files(run: Run) -> list[tuple[str, int]]:
-    """(path below the run's artifacts folder, bytes) of regular files, sorted; symbolic links are not followed."""
+def artifact_files(run: Run, far: Sequence[Copy]) -> list[tuple[str, int, str]]:
+    """(path below the run's artifacts folder, bytes, address of what lies only in an object store) of regular files, sorted; symbolic
+    links are not followed."""
     import os
 
-    if run.folder is None:
-        return []
-    root = run.folder / "artifacts"
-    files: list[tuple[str, int]] = []
+    files = [(copy.path, copy.size, copy.address) for copy in far]
+    if run.artifacts is None:
+        return sorted(files)
+    root = run.artifacts
     for folder, _, names in os.walk(root, onerror=None, followlinks=False):
         for name in names:
             path = os.path.join(folder, name)
             try:
-                files.append((os.path.relpath(path, root), os.lstat(path).st_size))
+                files.append((os.path.relpath(path, root), os.lstat(path).st_size, ""))
             except OSError:
                 continue  # it went while we looked
     return sorted(files)
+
+
+def _source_lines(facts: Mapping[str, object]) -> list[tuple[str, str]]:
+    """What another tool's files hold beside numbers: media by kind and name, texts, and what lies there unread."""
+    lines: list[tuple[str, str]] = []
+    logged = facts.get("logged")
+    if isinstance(logged, Mapping):
+        counts = [f"{name} x{seen[0]}" for name, seen in logged.items() if isinstance(seen, list) and seen]
+        lines.append(("logged", ", ".join(counts[:_LOGGED]) + (", ..." if len(counts) > _LOGGED else "")))
+    texts = facts.get("texts")
+    if isinstance(texts, Mapping):
+        lines += [
+            (str(name), " ".join(str(text).split())[:500]) for name, text in list(texts.items())[:_LOGGED]
+        ]
+    unread = facts.get("unread")
+    if isinstance(unread, Sequence) and not isinstance(unread, str):
+        lines += [("unread", str(problem)) for problem in unread]
+    return lines
 
 
 def _facts_lines(run: Run) -> list[tuple[str, str]]:
@@ -225,6 +252,7 @@ def _facts_lines(run: Run) -> list[tuple[str, str]]:
     if isinstance(gpus, Sequence) and gpus and not isinstance(gpus, str):
         names = [str(gpu.get("name", gpu)) if isinstance(gpu, Mapping) else str(gpu) for gpu in gpus]
         lines.append(("gpu", ", ".join(names)))
+    lines += _source_lines(facts)
     slurm = facts.get("slurm")
     if isinstance(slurm, Mapping) and slurm:
         lines.append(("slurm", "  ".join(f"{key} {value}" for key, value in slurm.items())))
@@ -264,7 +292,7 @@ def _status_colour(run: Run) -> str:
     return status_cell(run, now_ms()).style or ""
 
 
-def _full_json(run: Run) -> dict[str, object]:
+def _full_json(run: Run, far: Sequence[Copy]) -> dict[str, object]:
     """What `ls` gives, and the rest."""
     return {
         **run_json(run),
@@ -298,7 +326,10 @@ def _full_json(run: Run) -> dict[str, object]:
         "conflicts": run.conflicts,
         "facts": run.facts,
         "inputs": list(run.inputs),
-        "artifacts": [{"path": path, "size": size} for path, size in artifact_files(run)],
+        "artifacts": [
+            {"path": path, "size": size, **({"address": address} if address else {})}
+            for path, size, address in artifact_files(run, far)
+        ],
         "folder": None if run.folder is None else str(run.folder),
         "damage": run.damage,
         "skipped": run.skipped,

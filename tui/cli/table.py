@@ -67,8 +67,9 @@ def draw_table(
 
 def _fit(columns: Sequence[Column], terminal: Terminal, indent: int) -> tuple[list[Column], list[int]]:
     kept = list(columns)
+    widths = [_wanted(column, terminal) for column in kept]
     while True:
-        wanted = [_wanted(column, terminal) for column in kept]
+        wanted = list(widths)
         room = terminal.width - indent - _GAP * (len(kept) - 1)
         excess = sum(wanted) - room
         if excess <= 0:
@@ -84,7 +85,7 @@ def _fit(columns: Sequence[Column], terminal: Terminal, indent: int) -> tuple[li
                 excess -= 1
             return kept, wanted
         leaving = max(range(len(kept)), key=lambda index: (kept[index].weight, index))
-        del kept[leaving]
+        del kept[leaving], widths[leaving]
 
 
 def _wanted(column: Column, terminal: Terminal) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import sys
+import time
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -80,6 +82,17 @@ def prepare_streams() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
+
+
+def pause(seconds: float) -> None:
+    """Wait, and raise BrokenPipeError as soon as nobody reads what is printed: `| head` has what it wants long before there is
+    something more to say."""
+    poll = select.poll()
+    poll.register(1, 0)
+    for _, what in poll.poll(seconds * 1000):
+        if what & (select.POLLERR | select.POLLHUP):
+            raise BrokenPipeError
+        time.sleep(seconds)  # something that cannot be polled
 
 
 def _is_set(name: str) -> bool:

@@ -10,12 +10,14 @@ import click
 
 from mltrack.store.errors import BadInput
 from mltrack.tui.clean import clean
-from mltrack.tui.cli.output import write_text
+from mltrack.tui.cli.exit_codes import ExitCode
+from mltrack.tui.cli.output import warn, write_text
 from mltrack.tui.cli.session import Session, resolve_runs
 from mltrack.tui.draw.numbers import format_bytes
 
 if TYPE_CHECKING:
     from mltrack.store.records import Run
+    from mltrack.store.store import Store
 
 
 @click.command("delete")
@@ -26,7 +28,7 @@ def delete_command(session: Session, runs: tuple[str, ...], yes: bool) -> None:
     """Put runs into the trash. They can be restored until they are purged."""
     with session.open() as store:
         found = resolve_runs(store, runs)
-        _confirm(f"Delete {_describe(found)} to trash?", yes)
+        ask_first(f"Delete {_describe(found)} to trash?", yes)
         decision = store.trash([run.run_id for run in found])
     write_text(decision.sentence, session.terminal)
 
@@ -42,20 +44,43 @@ def restore_command(session: Session, runs: tuple[str, ...]) -> None:
 
 
 @click.command("purge")
-@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@click.argument("runs", nargs=-1, metavar="RUN...")
+@click.option("--all", "everything", is_flag=True, help="All runs in the trash.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go, and its bytes.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def purge_command(session: Session, runs: tuple[str, ...], yes: bool) -> None:
+def purge_command(
+    session: Session, runs: tuple[str, ...], everything: bool, dry_run: bool, yes: bool
+) -> None:
     """Remove runs in the trash for good: their points, files and logs. This cannot be undone."""
+    if bool(runs) == everything:
+        raise BadInput("Say which runs, or --all for the whole trash.")
     with session.open() as store:
-        found = resolve_runs(store, runs)
+        found = (
+            store.runs(store.search("", lifecycle="trash").run_ids)
+            if everything
+            else resolve_runs(store, runs)
+        )
+        if not found:
+            write_text("The trash is empty.", session.terminal)
+            return
         living = [run.name for run in found if run.lifecycle == "active"]
         if living:
             raise BadInput(
                 f"{clean(living[0], 60)} is not in the trash; `mltrack delete` puts it there first."
             )
-        size = sum(_size(run) for run in found)
-        _confirm(f"Purge {_describe(found)} ({format_bytes(size)}) for good?", yes)
+        sizes = [size_of(run, store) for run in found]
+        size = sum(sizes)
+        for run, weight in zip(found, sizes, strict=True):
+            if dry_run or len(found) > 1:
+                write_text(
+                    f"{format_bytes(weight):>9}  {run.name}  {run.experiment} {run.run_id[:8]}",
+                    session.terminal,
+                )
+        if dry_run:
+            write_text(f"{format_bytes(size):>9}  would go; nothing was changed", session.terminal)
+            return
+        ask_first(f"Purge {_describe(found)} ({format_bytes(size)}) for good?", yes)
         decision = store.purge([run.run_id for run in found])
     write_text(decision.sentence, session.terminal)
 
@@ -72,14 +97,17 @@ def purge_command(session: Session, runs: tuple[str, ...], yes: bool) -> None:
 )
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
-def gc_command(session: Session, dry_run: bool, days: float | None, journals: bool, yes: bool) -> None:
+def gc_command(session: Session, dry_run: bool, days: float | None, journals: bool, yes: bool) -> int:
     """Free the space of what is deleted for good, of leftovers of dead processes, and seal ended journals."""
     from mltrack.store.upkeep import TRASH_DAYS
 
     if journals and not dry_run:
-        _confirm("Drop sealed journals? After that only backups can replace a damaged database.", yes)
+        ask_first("Drop sealed journals? After that only backups can replace a damaged database.", yes)
     with session.open() as store:
         freed = store.gc(dry=dry_run, journals=journals, trash_days=TRASH_DAYS if days is None else days)
+        far = store.gc_objects(dry_run)
+        freed.bytes_by_kind.update(far.bytes_by_kind)
+        freed.count_by_kind.update(far.count_by_kind)
     kinds = sorted({*freed.bytes_by_kind, *freed.count_by_kind})
     if not kinds:
         write_text("There is nothing to free.", session.terminal)
@@ -89,6 +117,9 @@ def gc_command(session: Session, dry_run: bool, days: float | None, journals: bo
         write_text(f"{freed.count_by_kind.get(kind, 0):>9,} {kind}{shown}", session.terminal)
     if dry_run and kinds:
         write_text("Nothing was changed.", session.terminal)
+    for problem in far.problems:
+        warn(problem)
+    return ExitCode.FAILED if far.problems else ExitCode.OK
 
 
 @click.command("undo")
@@ -109,7 +140,7 @@ def redo_command(session: Session) -> None:
     write_text(decision.sentence, session.terminal)
 
 
-def _confirm(question: str, yes: bool) -> None:
+def ask_first(question: str, yes: bool) -> None:
     """Ask, with No as the answer of an empty line; without a terminal nothing is assumed."""
     if yes:
         return
@@ -129,10 +160,11 @@ def _describe(runs: Sequence[Run]) -> str:
     return f"{len(runs)} runs{of}"
 
 
-def _size(run: Run) -> int:
+def size_of(run: Run, store: Store) -> int:
+    """Bytes of a run's folder, and of what lies only in an object store."""
+    total = sum(copy.size for copy in store.far([run.run_id]))
     if run.folder is None:
-        return 0
-    total = 0
+        return total
     for path in run.folder.rglob("*"):
         try:
             total += path.lstat().st_size

@@ -26,13 +26,17 @@ _DAMAGED_SHOWN = 20
 @click.pass_obj
 def fold_command(session: Session, everything: bool, as_json: bool, as_csv: bool, raw: bool) -> int:
     """Take in everything that was logged."""
+    from mltrack.store.audit_head import tell_head
+
     with session.open(refresh=False) as store:
         report = store.refresh(None, everything)
+        troubles = tell_head(store)
     counts = {
         "records": report.records,
         "points": report.points,
         "skipped": report.skipped,
         "pending_bytes": report.pending_bytes,
+        "waiting_runs": report.waiting_runs,
     }
     if as_json:
         write_json({**counts, "damaged": list(report.damaged), "folded_by_other": report.folded_by_other})
@@ -40,33 +44,38 @@ def fold_command(session: Session, everything: bool, as_json: bool, as_csv: bool
         write_csv(list(counts), [list(counts.values())], raw=raw)
     else:
         _write_report(session, report)
+    for trouble in troubles:
+        warn(trouble)
     return ExitCode.OK
 
 
 @click.command("sync")
-@click.argument(
-    "folder",
-    metavar="[FOLDER]",
-    required=False,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-)
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@click.option("--watch", is_flag=True, help="Go on taking in what comes, until Ctrl+C.")
 @click.pass_obj
-def sync_command(session: Session, folder: Path | None) -> None:
-    """Bring journals from FOLDER into the store: a spool, a run folder, or another store.
+def sync_command(session: Session, paths: tuple[str, ...], watch: bool) -> None:
+    """Take in what lies at PATH: journals (a spool, a run folder, another store) or data of another tool.
 
-    Without FOLDER the spools of this user are taken. Doing it again takes only what is new.
+    Without PATH the spools of this user are taken. Doing it again takes only what is new. Data of other tools stays where it
+    is and is not followed from now on; `mltrack source add` does that.
     """
-    from mltrack.store.sync import sync
+    from mltrack.store.sync import journal_folders, sync
+    from mltrack.tui.cli.sources import report_reading, sources_at
 
-    folders = [folder] if folder is not None else _spools()
-    if not folders:
+    places = list(paths) or [str(path) for path in _spools()]
+    if not places:
         write_text("Nothing waits in a spool of yours.", session.terminal)
         return
-    with session.open(refresh=False) as store:
-        for path in folders:
-            report = sync(store, path)
-            write_text(f"{path}:", session.terminal)
-            _write_report(session, report)
+    with session.open(refresh=False, create=True) as store:
+        for place in places:
+            write_text(f"{place}:", session.terminal)
+            if Path(place).is_dir() and next(journal_folders(Path(place)), None) is not None:
+                _write_report(session, sync(store, Path(place)))
+                continue
+            for path in sources_at(place):
+                if path not in {state.path for state in store.sources()}:
+                    store.add_source(path, follow=False)
+                report_reading(session, store, path, watch)
 
 
 @click.command("backup")
@@ -88,6 +97,7 @@ def doctor_command(session: Session, check: bool, as_json: bool, as_csv: bool, r
     from mltrack.store.client.location import choose_store
     from mltrack.store.doctor import examine
     from mltrack.store.errors import BadInput
+    from mltrack.store.opening import database_path
 
     choice = choose_store(session.where)
     if choice.is_remote:
@@ -95,7 +105,7 @@ def doctor_command(session: Session, check: bool, as_json: bool, as_csv: bool, r
     missing = session.missing_store()
     if missing is not None:
         raise BadInput(f"There is no store in {missing.url}.")
-    diagnosis = examine(choice.root, _database_path(choice.root), repair=not check)
+    diagnosis = examine(choice.root, database_path(choice), repair=not check)
     if as_json:
         write_json({"healthy": diagnosis.healthy, "said": diagnosis.said})
     elif as_csv:
@@ -111,22 +121,9 @@ def doctor_command(session: Session, check: bool, as_json: bool, as_csv: bool, r
 @click.pass_obj
 def worker_command(session: Session, readonly: bool) -> None:
     """Serve the screen on standard input and output: fold and answer queries."""
-    from mltrack.store.worker import serve
+    from mltrack.tui.worker_calls import serve
 
     serve(session.where, readonly)
-
-
-def _database_path(root: Path) -> Path:
-    """Where the database of a store's folder is, without opening it."""
-    import hashlib
-    import os
-
-    from mltrack.store.store import DATABASE_FILE, DATABASE_FOLDER
-
-    local = os.environ.get(DATABASE_FOLDER)
-    if not local:
-        return root / DATABASE_FILE
-    return Path(local) / f"{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}.db"
 
 
 def _write_report(session: Session, report: FoldReport) -> None:

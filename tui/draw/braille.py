@@ -1,35 +1,27 @@
-"""Curves as braille: two by four dots to a cell, a spike of one point among a million still drawn.
-
-`draw_plot` is the whole picture with frame, ticks and letters at the right end of each curve; `rasterize` is the inside
-alone, for a caller that draws its own frame. Cost follows the number of points once (a few milliseconds per million),
-then only the size of the picture.
-"""
+"""The whole picture of some curves: frame, ticks, grid, braille, marks for NaN, a letter at the right end of each curve."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mltrack.tui.draw.scales import Floats, Scale, ScaleName, choose_scale, choose_ticks, label_ticks
+from mltrack.tui.draw.raster import Curve, rasterize, thin
+from mltrack.tui.draw.scales import Scale, ScaleName, choose_scale, choose_ticks, label_ticks, widen
+from mltrack.tui.draw.time_ticks import date_ticks, duration_ticks
+
+__all__ = ["GRID", "Curve", "Frame", "Plot", "Span", "View", "choose_frame", "curve_letter", "draw_plot"]
 
 _BRAILLE = 0x2800
-# Bit of each dot within its cell, by row and column, as Unicode numbers them.
-_DOT_BITS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]], dtype=np.uint8)
+GRID = -2
+"""The "curve" of a span of the grid."""
+_GRID_POINT, _GRID_EVERY = "·", 4
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _NOT_A_NUMBER, _INFINITE = "×", "∞"
 _TAIL_QUANTILE = 0.01
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One line: x and y of equal length; y may hold NaN and infinities, x is finite."""
-
-    name: str
-    x: Floats
-    y: Floats
 
 
 @dataclass(frozen=True)
@@ -45,11 +37,17 @@ class View:
     ascii: bool = False
     letters: bool = True
     """Write a curve's letter at its right end when there is more than one."""
+    x_kind: Literal["count", "number", "date", "duration"] = "count"
+    """How x is written: counts with SI letters, plain numbers, dates (x is ms since 1970), durations (x is seconds)."""
+    x_labels: bool = True
+    gutter: int = 0
+    """At least so many cells for the labels of y, frame included."""
+    grid: bool = False
 
 
 @dataclass(frozen=True)
 class Span:
-    """A piece of a line: the text, and the curve whose colour it has (-1: none, it belongs to the frame)."""
+    """A piece of a line: the text, and the curve whose colour it has (-1: it belongs to the frame; GRID: to the grid)."""
 
     text: str
     curve: int
@@ -61,10 +59,25 @@ class Plot:
 
     rows: tuple[tuple[Span, ...], ...]
     notes: tuple[str, ...]
+    gutter: int = 0
+    """Cells left of the inside."""
+    inside: int = 0
+    """Cells of the inside across."""
 
     @property
     def lines(self) -> tuple[str, ...]:
         return tuple("".join(span.text for span in row).rstrip() for row in self.rows)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The axes of a picture: scales, ticks of y with their labels, and the cells that those take."""
+
+    x_scale: Scale
+    y_scale: Scale
+    y_ticks: tuple[tuple[float, str], ...]
+    gutter: int
+    notes: tuple[str, ...]
 
 
 def curve_letter(index: int) -> str:
@@ -72,139 +85,78 @@ def curve_letter(index: int) -> str:
     return _LETTERS[min(index, len(_LETTERS) - 1)]
 
 
-def rasterize(
-    curves: Sequence[Curve], width: int, height: int, x_scale: Scale, y_scale: Scale
-) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
-    """(dots[height, width] of braille bits, owner[height, width]): the curve with most dots in the cell, -1 for none."""
-    dots = np.zeros((height, width), dtype=np.uint8)
-    owner = np.full((height, width), -1, dtype=np.int16)
-    most = np.zeros((height, width), dtype=np.uint8)
-    for index, curve in enumerate(curves):
-        pixels = _trace(curve, width * 2, height * 4, x_scale, y_scale)
-        blocks = pixels.reshape(height, 4, width, 2)
-        bits = np.einsum("hrwc,rc->hw", blocks, _DOT_BITS, dtype=np.uint8)
-        counts = blocks.sum(axis=(1, 3), dtype=np.uint8)
-        dots |= bits
-        wins = counts > most
-        owner[wins] = index
-        most[wins] = counts[wins]
-    return dots, owner
+def choose_frame(curves: Sequence[Curve], width: int, height: int, view: View) -> Frame:
+    """The axes of a picture of this size. Charts that stand below each other share the widest gutter of their frames."""
+    x_scale, y_scale, notes = _choose_scales(curves, view)
+    rows = max(1, height - (2 if view.x_labels else 1))
+    most = max(2, rows // 2 + 1 if rows <= 10 else max(6, rows // 3 + 1))
+    if view.y_low is None and view.y_high is None:
+        y_scale = widen(y_scale, most)
+    ticks = choose_ticks(y_scale, most)
+    labels = label_ticks(ticks)
+    gutter = max(view.gutter, max(len(label) for label in labels) + 2)
+    return Frame(x_scale, y_scale, tuple(zip(ticks, labels, strict=True)), gutter, tuple(notes))
 
 
-def draw_plot(curves: Sequence[Curve], width: int, height: int, view: View | None = None) -> Plot:
+def draw_plot(
+    curves: Sequence[Curve], width: int, height: int, view: View | None = None, frame: Frame | None = None
+) -> Plot:
     """The whole picture, `width` x `height` cells (at least 20 x 4): frame, ticks, curves, letters, marks for NaN."""
     view = view or View()
     width, height = max(20, width), max(4, height)
-    x_scale, y_scale, notes = _choose_scales(curves, view)
-    inside_height = height - 2
-    y_ticks = choose_ticks(y_scale, max(2, (inside_height + 1) // 3))
-    y_labels = label_ticks(y_ticks)
-    gutter = max(len(label) for label in y_labels) + 2
+    low, high = _x_edges(curves, view)
+    if view.y_scale != "log" and not view.ignore_outliers:
+        curves = thin(curves, low, high, 2 * width)
+    frame = frame or choose_frame(curves, width, height, replace(view, x_low=low, x_high=high))
+    x_scale, y_scale = frame.x_scale, frame.y_scale
+    gutter = max(frame.gutter, view.gutter)
+    inside_height = height - (2 if view.x_labels else 1)
     inside_width = max(4, width - gutter)
     label_rows: dict[int, str] = {}
-    for tick, label in zip(y_ticks, y_labels, strict=True):
+    for tick, label in frame.y_ticks:
         place = float(y_scale.place(np.array([tick]))[0])
         row = inside_height - 1 - min(inside_height - 1, max(0, int(place * inside_height)))
         label_rows.setdefault(row, label)
 
     dots, owner = rasterize(curves, inside_width, inside_height, x_scale, y_scale)
-    cells = _cells(dots, owner, len(curves), view)
+    cells = _cells(dots, owner, curves, view)
     _mark_specials(cells, owner, curves, x_scale)
-    if view.letters and len(curves) > 1:
+    if view.letters and sum(not curve.faint for curve in curves) > 1:
         _write_letters(cells, owner, curves, x_scale, y_scale)
+    x_ticks = _choose_x_ticks(x_scale, view, inside_width)
+    columns = [_column_of(x_scale, tick, inside_width) for tick, _ in x_ticks]
+    if view.grid and not view.ascii:
+        _draw_grid(cells, owner, label_rows, columns)
 
     tick_mark, bar, corner, line = ("+", "|", "+", "-") if view.ascii else ("┤", "│", "└", "─")
     rows: list[tuple[Span, ...]] = []
     for row in range(inside_height):
         label = label_rows.get(row, "")
-        frame = f"{label:>{gutter - 2}} {tick_mark if label else bar}"
-        rows.append((Span(frame, -1), *_spans(cells[row], owner[row])))
-    rows += _draw_x_axis(x_scale, gutter, inside_width, corner, line, "+" if view.ascii else "┴")
-    return Plot(tuple(rows), tuple(notes))
+        edge = f"{label:>{gutter - 2}} {tick_mark if label else bar}"
+        rows.append((Span(edge, -1), *_spans(cells[row], owner[row])))
+    axis = [line] * inside_width
+    for column in columns:
+        axis[column] = "+" if view.ascii else "┴"
+    rows.append((Span(" " * (gutter - 1) + corner + "".join(axis), -1),))
+    if view.x_labels:
+        labels = [label for _, label in x_ticks]
+        rows.append((Span(_place_labels(labels, columns, gutter, inside_width), -1),))
+    return Plot(tuple(rows), frame.notes, gutter, inside_width)
 
 
-def _trace(curve: Curve, columns: int, rows: int, x_scale: Scale, y_scale: Scale) -> NDArray[np.bool_]:
-    """The curve as pixels[rows, columns], the top row first."""
-    canvas = np.zeros((rows, columns), dtype=np.bool_)
-    x, y = curve.x, curve.y
-    if len(x) > 1 and bool((x[1:] < x[:-1]).any()):
-        order = np.argsort(x, kind="stable")
-        x, y = x[order], y[order]
-    if len(x) and (x[0] < x_scale.low or x[-1] > x_scale.high):
-        # One point beyond each edge is kept: the line to it crosses the picture.
-        start = max(0, int(np.searchsorted(x, x_scale.low, "left")) - 1)
-        stop = int(np.searchsorted(x, x_scale.high, "right")) + 1
-        x, y = x[start:stop], y[start:stop]
-    place = y_scale.place(y)
-    whole = np.isfinite(place)
-    stretch = np.zeros(0, dtype=np.int64)
-    if not whole.all():
-        # A line is drawn only within a stretch without a gap.
-        stretch = np.cumsum(~whole)[whole]
-        x, place = x[whole], place[whole]
-    if not len(x):
-        return canvas
-    across = np.clip(x_scale.place(x), -1e6, 1e6) * (columns - 1)
-    up = np.clip(place, -1.0, 2.0) * (rows - 1)
-
-    column = np.rint(across).astype(np.int64)
-    changes = column[1:] != column[:-1]
-    if len(stretch):
-        changes |= stretch[1:] != stretch[:-1]
-    first = np.concatenate(([0], np.flatnonzero(changes) + 1))
-    last = np.concatenate((first[1:] - 1, [len(column) - 1]))
-    at = column[first]
-    lows, highs = np.minimum.reduceat(up, first), np.maximum.reduceat(up, first)
-
-    # From the last point of one column to the first of the next, each column in between gets its part of the line.
-    joined = np.ones(max(0, len(first) - 1), dtype=np.bool_)
-    if len(stretch):
-        joined = stretch[last[:-1]] == stretch[first[1:]]
-    from_x, to_x = at[:-1][joined], at[1:][joined]
-    from_y, to_y = up[last[:-1]][joined], up[first[1:]][joined]
-    seen = (to_x >= 0) & (from_x < columns) & (to_x > from_x)
-    from_x, to_x, from_y, to_y = from_x[seen], to_x[seen], from_y[seen], to_y[seen]
-    begin = np.maximum(from_x, 0)
-    lengths = np.maximum(np.minimum(to_x, columns - 1) - begin + 1, 0)
-    which = np.repeat(np.arange(len(lengths)), lengths)
-    offset = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    line_columns = begin[which] + offset
-    slope = (to_y - from_y) / (to_x - from_x)
-    before = np.maximum(line_columns - 0.5, from_x[which]) - from_x[which]
-    after = np.minimum(line_columns + 0.5, to_x[which]) - from_x[which]
-    enter = from_y[which] + slope[which] * before
-    leave = from_y[which] + slope[which] * after
-
-    # A flat piece takes one dot per column, a steep one the dots from its lower end up to before its upper end: the next
-    # column goes on there, and the line stays thin.
-    line_lows, line_highs = np.minimum(enter, leave), np.maximum(enter, leave)
-    flat = np.rint((enter + leave) / 2)
-    steep = np.abs(slope[which]) > 1
-    line_lows = np.where(steep, np.ceil(line_lows), flat)
-    line_highs = np.where(steep, np.maximum(np.ceil(line_highs) - 1, line_lows), flat)
-
-    all_columns = np.concatenate((at, line_columns))
-    bottom = np.concatenate((np.rint(lows), line_lows)).astype(np.int64)
-    top = np.concatenate((np.rint(highs), line_highs)).astype(np.int64)
-    inside = (all_columns >= 0) & (all_columns < columns) & (top >= 0) & (bottom < rows)
-    all_columns, bottom, top = (
-        all_columns[inside],
-        bottom[inside].clip(0, rows - 1),
-        top[inside].clip(0, rows - 1),
-    )
-    # A difference along each column, summed up, fills every vertical stroke at once.
-    strokes = np.zeros((rows + 1, columns), dtype=np.int32)
-    np.add.at(strokes, (bottom, all_columns), 1)
-    np.add.at(strokes, (top + 1, all_columns), -1)
-    canvas[:] = np.cumsum(strokes, axis=0)[rows - 1 :: -1] > 0
-    return canvas
+def _x_edges(curves: Sequence[Curve], view: View) -> tuple[float, float]:
+    """From where to where x goes."""
+    low, high = view.x_low, view.x_high
+    if low is None:
+        low = min((float(curve.x.min()) for curve in curves if len(curve.x)), default=0.0)
+    if high is None:
+        high = max((float(curve.x.max()) for curve in curves if len(curve.x)), default=1.0)
+    return low, high
 
 
 def _choose_scales(curves: Sequence[Curve], view: View) -> tuple[Scale, Scale, list[str]]:
     notes: list[str] = []
-    edges = [(float(curve.x.min()), float(curve.x.max())) for curve in curves if len(curve.x)]
-    x_low = min((low for low, _ in edges), default=0.0) if view.x_low is None else view.x_low
-    x_high = max((high for _, high in edges), default=1.0) if view.x_high is None else view.x_high
+    x_low, x_high = _x_edges(curves, view)
     x_scale = choose_scale(x_low, max(x_low, x_high))
 
     name = view.y_scale
@@ -236,13 +188,21 @@ def _choose_scales(curves: Sequence[Curve], view: View) -> tuple[Scale, Scale, l
     return x_scale, choose_scale(y_low, max(y_low, y_high), name), notes
 
 
-def _cells(dots: NDArray[np.uint8], owner: NDArray[np.int16], count: int, view: View) -> list[list[str]]:
+def _cells(
+    dots: NDArray[np.uint8], owner: NDArray[np.int16], curves: Sequence[Curve], view: View
+) -> list[list[str]]:
     if not view.ascii:
         return [[chr(_BRAILLE + bits) if bits else " " for bits in row] for row in dots.tolist()]
-    return [
-        [" " if index < 0 else "*" if count == 1 else curve_letter(index) for index in row]
-        for row in owner.tolist()
-    ]
+    letters = _letters(curves)
+    signs = {index: letters.get(index, ".") if len(letters) > 1 else "*" for index in range(len(curves))}
+    signs.update({index: "." for index, curve in enumerate(curves) if curve.faint})
+    return [[signs.get(index, " ") for index in row] for row in owner.tolist()]
+
+
+def _letters(curves: Sequence[Curve]) -> dict[int, str]:
+    """The letter of each curve that is not faint."""
+    bright = [index for index, curve in enumerate(curves) if not curve.faint]
+    return {index: curve_letter(place) for place, index in enumerate(bright)}
 
 
 def _mark_specials(
@@ -252,10 +212,10 @@ def _mark_specials(
     height, width = owner.shape
     for index, curve in enumerate(curves):
         special = ~np.isfinite(curve.y)
-        if not special.any():
+        if curve.faint or not special.any():
             continue
         places = x_scale.place(curve.x[special])
-        columns = np.clip(np.rint(places * (width - 1)), -1, width).astype(np.int64)
+        columns = np.clip(np.rint(places * (2 * width - 1)) // 2, -1, width).astype(np.int64)
         for column, value in dict(zip(columns.tolist(), curve.y[special].tolist(), strict=True)).items():
             if not 0 <= column < width:
                 continue
@@ -272,8 +232,11 @@ def _write_letters(
 ) -> None:
     """Each curve's letter right of its last point, moved to the nearest free row when another has it."""
     height, width = owner.shape
+    letters = _letters(curves)
     taken: set[tuple[int, int]] = set()
     for index, curve in enumerate(curves):
+        if curve.faint:
+            continue
         places = y_scale.place(curve.y)
         seen = np.flatnonzero(np.isfinite(places) & (curve.x <= x_scale.high) & (curve.x >= x_scale.low))
         if not len(seen):
@@ -284,7 +247,7 @@ def _write_letters(
         for row in sorted(range(height), key=lambda candidate: abs(candidate - level)):
             if (row, column) not in taken:
                 taken.add((row, column))
-                cells[row][column] = curve_letter(index)
+                cells[row][column] = letters[index]
                 owner[row, column] = index
                 break
 
@@ -304,19 +267,49 @@ def _spans(characters: Sequence[str], owners: NDArray[np.int16]) -> list[Span]:
     return spans
 
 
-def _draw_x_axis(
-    x_scale: Scale, gutter: int, width: int, corner: str, line: str, mark: str
-) -> list[tuple[Span, ...]]:
-    ticks = choose_ticks(x_scale, max(2, width // 12))
-    labels = label_ticks(ticks, counts=True)
-    axis = [line] * width
+def _draw_grid(
+    cells: list[list[str]], owner: NDArray[np.int16], label_rows: Mapping[int, str], columns: Sequence[int]
+) -> None:
+    """Points at the ticks' rows, closer together than people need them to be: faint, and under everything."""
+    for row in label_rows:
+        line = cells[row]
+        for column in range(len(line)):
+            beside = column - 1 in columns or column + 1 in columns
+            if line[column] == " " and column % _GRID_EVERY == 0 and not beside:
+                line[column] = _GRID_POINT
+                owner[row, column] = GRID
+    for column in columns:
+        for row in range(len(cells)):
+            if cells[row][column] in (" ", _GRID_POINT):
+                cells[row][column] = _GRID_POINT
+                owner[row, column] = GRID
+
+
+def _choose_x_ticks(x_scale: Scale, view: View, width: int) -> list[tuple[float, str]]:
+    if view.x_kind == "date":
+        ticks = date_ticks(x_scale.low, x_scale.high, max(2, width // 14))
+    elif view.x_kind == "duration":
+        ticks = duration_ticks(x_scale.low, x_scale.high, max(2, width // 12))
+    else:
+        ticks = []
+    if ticks:
+        return ticks
+    values = choose_ticks(x_scale, max(2, width // 12))
+    return list(zip(values, label_ticks(values, counts=view.x_kind == "count"), strict=True))
+
+
+def _column_of(x_scale: Scale, value: float, width: int) -> int:
+    # As the curves' dots lie: two to a column.
+    return min(width - 1, max(0, round(float(x_scale.place(np.array([value]))[0]) * (2 * width - 1)) // 2))
+
+
+def _place_labels(labels: Sequence[str], columns: Sequence[int], gutter: int, width: int) -> str:
+    """Each label under its tick, as far as they do not touch."""
     text = [" "] * (gutter + width)
     free_from = 0
-    for tick, label in zip(ticks, labels, strict=True):
-        column = min(width - 1, max(0, round(float(x_scale.place(np.array([tick]))[0]) * (width - 1))))
-        axis[column] = mark
+    for label, column in zip(labels, columns, strict=True):
         start = min(gutter + width - len(label), max(0, gutter + column - len(label) // 2))
         if start >= free_from:
             text[start : start + len(label)] = label
             free_from = start + len(label) + 1
-    return [(Span(" " * (gutter - 1) + corner + "".join(axis), -1),), (Span("".join(text), -1),)]
+    return "".join(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mltrack.tui.clean import cell_width
@@ -9,6 +10,7 @@ from mltrack.tui.clean import cell_width
 ASCII_TWINS = {
     **{
         "●": "*",
+        "⚑": "P",
         "✓": "+",
         "✗": "x",
         "?": "?",
@@ -16,6 +18,9 @@ ASCII_TWINS = {
         "○": "o",
         "★": "*",
         "▲": "^",
+        "△": "^",
+        "▽": "v",
+        "¦": ":",
         "▼": "v",
         "↑": "^",
         "↓": "v",
@@ -71,6 +76,15 @@ STATUS_LOOKS = {
 QUIET = StatusLook("?", "quiet", "yellow")
 DAMAGED = StatusLook("!", "damaged", "red")
 UNKNOWN = StatusLook("?", "unknown", "yellow")
+
+
+def count_glyphs(counts: Mapping[str, int]) -> list[tuple[StatusLook, int]]:
+    """How many runs have each glyph: without their words, statuses of one glyph are one number (failed and killed)."""
+    found: dict[str, tuple[StatusLook, int]] = {}
+    for status, look in STATUS_LOOKS.items():
+        if counts.get(status):
+            found[look.glyph] = (look, found.get(look.glyph, (look, 0))[1] + counts[status])
+    return list(found.values())
 
 
 def to_ascii(text: str) -> str:

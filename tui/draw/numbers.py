@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 MISSING = "-"
 _DEFAULT_DIGITS = 4
@@ -42,26 +43,52 @@ def format_column(
     As few decimals as keep different values different, but at least `digits` and at most `most_digits` significant for
     the typical value.
     """
+    return choose_format(values, digits, most_digits).texts(values)
+
+
+@dataclass(frozen=True)
+class NumberFormat:
+    """How the numbers of a column are written: with so many decimals, or (``decimals`` None) each in its own scale."""
+
+    decimals: int | None
+    digits: int = _DEFAULT_DIGITS
+
+    def texts(self, values: Sequence[float | None]) -> list[str]:
+        """The values as text; None is `-`."""
+        return [self.text(value) for value in values]
+
+    def text(self, value: float | None) -> str:
+        """One value as text; None is `-`."""
+        if value is None or self.decimals is None:
+            return format_number(value, self.digits)
+        if math.isfinite(value) and abs(value) >= 1e7:
+            return format_number(value, self.digits)  # came after the format was chosen
+        return _special(value, zero="0") or _bare(f"{value:,.{self.decimals}f}")
+
+
+def choose_format(
+    values: Sequence[float | None], digits: int = 3, most_digits: int = _MOST_DIGITS
+) -> NumberFormat:
+    """The format that suits these values, to be kept for others of the same column."""
     finite = [value for value in values if value is not None and math.isfinite(value)]
     sizes = [abs(value) for value in finite if value]
     if not finite:
-        return [format_number(value) for value in values]
-    wide = bool(sizes) and (max(sizes) / min(sizes) > _WIDEST_SPAN or max(sizes) >= 1e7 or min(sizes) < 1e-3)
-    if wide:
-        return _each_its_scale(values, finite, digits, most_digits)
+        return NumberFormat(None)
+    distinct = len(set(finite))
+    if sizes and (max(sizes) / min(sizes) > _WIDEST_SPAN or max(sizes) >= 1e7 or min(sizes) < 1e-3):
+        used = digits
+        while used < most_digits and len({format_number(value, used) for value in finite}) < distinct:
+            used += 1
+        return NumberFormat(None, used)
     if all(value == int(value) for value in finite):
-        return [format_number(value) for value in values]
+        return NumberFormat(None)
     typical = sorted(sizes)[len(sizes) // 2]
     first = max(0, digits - 1 - math.floor(math.log10(typical)))
     most = max(first, most_digits - 1 - math.floor(math.log10(typical)))
-    distinct = len(set(finite))
     decimals = first
     while decimals < most and len({f"{value:.{decimals}f}" for value in finite}) < distinct:
         decimals += 1
-    return [
-        MISSING if value is None else _special(value, zero="0") or _bare(f"{value:,.{decimals}f}")
-        for value in values
-    ]
+    return NumberFormat(decimals, digits)
 
 
 def format_step(step: float | None) -> str:
@@ -134,16 +161,6 @@ def format_parameter(text: str) -> str:
         return text
     short = format_number(number, 6)
     return short if len(short) < len(text) else text
-
-
-def _each_its_scale(
-    values: Sequence[float | None], finite: Sequence[float], digits: int, most: int
-) -> list[str]:
-    distinct = len(set(finite))
-    used = digits
-    while used < most and len({format_number(value, used) for value in finite}) < distinct:
-        used += 1
-    return [format_number(value, used) for value in values]
 
 
 def _special(value: float, zero: str = "0") -> str | None:

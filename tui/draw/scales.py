@@ -16,6 +16,10 @@ from mltrack.tui.draw.numbers import format_column, format_number, format_si
 _LARGEST = sys.float_info.max
 _SMALLEST = 5e-324
 _NARROWEST = 1e-300
+# From here on a value is written with an SI letter: 20k, 7.1G.
+_SI_FROM = 10_000
+# How much of its span an axis may grow at each end to end in a round value.
+_ROUND_ROOM = 0.15
 ScaleName = Literal["linear", "log", "symlog"]
 Floats = NDArray[np.float64]
 
@@ -66,11 +70,35 @@ def choose_scale(lowest: float, highest: float, name: ScaleName = "linear") -> S
     return Scale(float(lowest), float(highest), name, below)
 
 
+def widen(scale: Scale, most: int) -> Scale:
+    """The same scale with its ends moved out to round values that lie near: labels then stand at both ends of the axis."""
+    if scale.name != "linear":
+        return scale
+    ticks = _round_steps(scale.low, scale.high, max(2, most))
+    if len(ticks) < 2:
+        return scale
+    step = ticks[-1] / (len(ticks) - 1) - ticks[0] / (len(ticks) - 1)
+    if not 0 < step < math.inf:
+        return scale
+    room = (scale.high / 2 - scale.low / 2) * 2 * _ROUND_ROOM
+    low, high = ticks[0] - step, ticks[-1] + step
+    digits = max(0, 1 - math.floor(math.log10(step)))
+    if digits < 300:
+        low, high = round(low, digits), round(high, digits)
+    wide = Scale(
+        ticks[0] if scale.low - ticks[0] == 0 else low if scale.low - low <= room else scale.low,
+        ticks[-1] if scale.high - ticks[-1] == 0 else high if high - scale.high <= room else scale.high,
+    )
+    return wide if math.isfinite(wide.high) and math.isfinite(wide.low) else scale
+
+
 def choose_ticks(scale: Scale, most: int) -> list[float]:
     """At most `most` round values inside the scale, ascending; at least its two ends when nothing round fits."""
     most = max(2, most)
     if scale.name == "log":
         ticks = _powers(scale.low, scale.high, most)
+        if len(ticks) < 2:
+            ticks = _within_a_power(scale.low, scale.high, most)
         if len(ticks) >= 2:
             return ticks
     elif scale.name == "symlog":
@@ -87,6 +115,9 @@ def label_ticks(ticks: Sequence[float], *, counts: bool = False) -> list[str]:
             if len(set(labels)) == len(labels):
                 return labels
         return [format_number(tick, 9) for tick in ticks]
+    largest = max((abs(tick) for tick in ticks), default=0.0)
+    if _SI_FROM <= largest < 1e18 and all(abs(tick) >= 1 or tick == 0 for tick in ticks):
+        return label_ticks(ticks, counts=True)
     labels = format_column(list(ticks), digits=1)
     return labels if len(set(labels)) == len(labels) else [format_number(tick, 9) for tick in ticks]
 
@@ -118,6 +149,20 @@ def _powers(low: float, high: float, most: int) -> list[float]:
     while (last - first) // stride + 1 > most:
         stride += 1
     return [10.0**exponent for exponent in range(first, last + 1, stride)]
+
+
+def _within_a_power(low: float, high: float, most: int) -> list[float]:
+    """1, 2 and 5 times a power, for a log axis shorter than two powers."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    if last - first > 4:
+        return []
+    ticks = [
+        factor * 10.0**exponent
+        for exponent in range(max(first, -300), min(last, 308) + 1)
+        for factor in (1, 2, 5)
+    ]
+    ticks = [tick for tick in ticks if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
+    return ticks if len(ticks) <= most else []
 
 
 def _symlog_ticks(scale: Scale, most: int) -> list[float]:

@@ -9,7 +9,7 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal
 from textual.screen import ModalScreen
 
-from mltrack.tui.clean import clean
+from mltrack.tui.clean import clean, wrap
 from mltrack.tui.widgets.bindings import bindings_of
 from mltrack.tui.widgets.line_input import LineInput
 from mltrack.tui.widgets.lines import Lines
@@ -30,8 +30,14 @@ class Question(ModalScreen[bool]):
     def compose(self) -> ComposeResult:
         yield Lines(id="question")
 
-    def on_mount(self) -> None:
-        self.query_one("#question", Lines).show([((f" {self.sentence} ", "bold"), ("[y/N]", "key"))])
+    def on_resize(self) -> None:
+        # Whatever the sentence names, the end of the question is on the screen.
+        *first, last = wrap(self.sentence, max(10, self.size.width - 8), max(1, min(4, self.size.height - 1)))
+        question = self.query_one("#question", Lines)
+        question.styles.height = len(first) + 1
+        question.show(
+            [*(((f" {line} ", "bold"),) for line in first), ((f" {last} ", "bold"), ("[y/N]", "key"))]
+        )
 
     def action_yes(self) -> None:
         self.dismiss(True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from textual.binding import Binding, BindingType
 
-from mltrack.tui.keys import Focus, keys_of
+from mltrack.tui.keys import KEYS, Focus
 
 
 def bindings_of(*focuses: Focus) -> list[BindingType]:
-    """A binding for each key of these focuses; the action has the key's id as its name."""
+    """A binding for each key of these focuses."""
     return [
-        Binding(",".join(key.keys), key.id, key.label, id=f"{key.focus}.{key.id}", show=False)
-        for key in keys_of(*focuses)
+        Binding(",".join(key.keys), key.action, key.label, id=key.binding, show=False)
+        for key in KEYS
+        if key.focus in focuses
     ]

@@ -2,142 +2,244 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 from textual.binding import BindingType
 from textual.message import Message
 
-from mltrack.tui.draw.braille import Curve, View, draw_plot
-from mltrack.tui.draw.numbers import format_number, format_step
 from mltrack.tui.draw.scales import ScaleName
 from mltrack.tui.widgets.bindings import bindings_of
-from mltrack.tui.widgets.lines import Lines
-from mltrack.tui.widgets.look import Line, Span
+from mltrack.tui.widgets.chart_lines import Picture, Place, beside
+from mltrack.tui.widgets.chart_painter import Looks, Painter, arrange
+from mltrack.tui.widgets.chart_pane import Event, Pane
+from mltrack.tui.widgets.chart_series import Series, key_matcher
+from mltrack.tui.widgets.chart_window import ChartWindow
+from mltrack.tui.widgets.lines import Lines, changed_bytes
+from mltrack.tui.widgets.look import Line
 
-_SMALLEST_HEIGHT, _SMALLEST_WIDTH = 9, 76
 _SCALES: tuple[ScaleName, ...] = ("linear", "log", "symlog")
 _WEIGHTS = (0.0, 0.6, 0.9, 0.97)
-_LEAST_SPAN = 4.0
-_VALUES_SHOWN = 8
-
-
-@dataclass
-class Series:
-    """A metric of the run and, once they came, its points in the window."""
-
-    key: str
-    arrow: str
-    best: str
-    last: str
-    nan: int
-    ends: tuple[float, float]
-    x: Sequence[float] = ()
-    y: Sequence[float] = ()
-    smooth: tuple[Sequence[float], Sequence[float]] | None = None
-    came: bool = False
-
-
-@dataclass
-class _Frame:
-    """Where a chart lies on the screen, for the cursor."""
-
-    top: int
-    left: int
-    height: int
-    gutter: int
-    inside: int
-    series: Series = field(repr=False)
+X_AXES = ("step", "time", "relative")
+# What one live frame may cost on the wire; the charts that are left come with the next one.
+_LIVE_BYTES = 2500
+_EXTRA_SERIES = 4
 
 
 class Charts(Lines, can_focus=True):
-    """As many charts as fit, or one on the whole screen."""
+    """As many charts as fit, or one on the whole screen, and below them what the cursor points at."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("chart")
     DEFAULT_CSS = "Charts { height: 1fr; }"
 
     class Wanted(Message):
-        """Points are needed: of which metrics, in which window, for how many columns."""
+        """Points are needed: of which metrics, in which window, for how many columns, on which axis."""
 
         def __init__(
-            self, keys: list[str], columns: int, low: float | None, high: float | None, weight: float
+            self,
+            keys: list[str],
+            columns: int,
+            low: float | None,
+            high: float | None,
+            weight: float,
+            x: str,
+            every_rank: bool,
         ) -> None:
             self.keys = keys
             self.columns = columns
             self.low = low
             self.high = high
             self.weight = weight
+            self.x = x
+            self.every_rank = every_rank
             super().__init__()
 
         def can_replace(self, message: Message) -> bool:
             return isinstance(message, Charts.Wanted)
 
     class Chosen(Message):
-        """Another chart has the keys."""
+        """Another chart has the keys, or another axis lies below them."""
 
-        def __init__(self, key: str) -> None:
+        def __init__(self, key: str, x: str) -> None:
             self.key = key
+            self.x = x
             super().__init__()
+
+        def can_replace(self, message: Message) -> bool:
+            return isinstance(message, Charts.Chosen)
+
+    class CursorMoved(Message):
+        """The cursor points at these steps now; None: at the end."""
+
+        def __init__(self, steps: tuple[float, float] | None) -> None:
+            self.steps = steps
+            super().__init__()
+
+        def can_replace(self, message: Message) -> bool:
+            return isinstance(message, Charts.CursorMoved)
+
+    class XAxisWanted(Message):
+        """A person wants to name a metric as the x axis."""
+
+    class FilterWanted(Message):
+        """A person wants to say which charts to show."""
 
     def __init__(self, *, id: str | None = None, ascii_only: bool = False) -> None:
         super().__init__(id=id)
         self.series: list[Series] = []
+        """The metrics that the filter lets through."""
+        self.filter = ""
+        self._matches = key_matcher("")
+        self.window = ChartWindow()
+        self.pane = Pane()
         self.chosen = 0
         self.full = False
-        self.cursor: float | None = None
-        self.window: tuple[float, float] | None = None
+        self.x = "step"
         self.scale = 0
         self.weight = 0
         self.outliers_ignored = False
-        self._ascii = ascii_only
-        self._frames: list[_Frame] = []
+        self.every_rank = False
+        self.ranks = 1
+        self._all: dict[str, Series] = {}
+        self._painter = Painter(ascii_only)
+        self._painted: dict[str, Picture] = {}
+        self._waiting = False
+        self._hurry = True
+        self._times: tuple[float, float] = (0.0, 1.0)
+        self._live = False
 
     # -- data in
 
-    def show_metrics(self, metrics: Sequence[Mapping[str, Any]]) -> None:
-        """The metrics of the run in the order to draw them; points that are here stay until newer ones come."""
-        known = {series.key: series for series in self.series}
-        chosen = self.series[self.chosen].key if self.series else None
-        self.series = []
-        for metric in metrics:
-            series = known.get(str(metric["key"])) or Series(str(metric["key"]), "", "", "", 0, (0.0, 1.0))
-            series.arrow, series.best, series.last = (
-                str(metric["arrow"]),
-                str(metric["best"]),
-                str(metric["last"]),
-            )
-            series.nan = int(metric["nan"])
-            series.ends = (float(metric["ends"][0]), float(metric["ends"][1]))
-            self.series.append(series)
-        self.chosen = next((place for place, series in enumerate(self.series) if series.key == chosen), 0)
-        self.redraw()
-        self.want()
+    def show_run(self, page: Mapping[str, Any]) -> None:
+        """The metrics of the run's page in the order to draw them; points that are here stay until newer ones come."""
+        before = self._all
+        self._all = {}
+        for place, line in enumerate(page["metrics"]):
+            key = str(line[0])
+            series = before.get(key) or Series(key, place)
+            series.place = place
+            series.describe(line)
+            self._all[key] = series
+        self._live = bool(page["live"])
+        self._times = (float(page["time"][0]), float(page["time"][1]))
+        self.ranks = int(page["ranks"])
+        self._let_through()
+        self._find_ends()
+        self.redraw(live=True)
+        self.want(live=True)
 
-    def show_points(self, points: Mapping[str, Any]) -> None:
+    def show_points(self, answer: Mapping[str, Any]) -> None:
         """Points by metric, as the worker answers."""
-        for series in self.series:
-            entry = points.get(series.key)
-            if entry is None:
-                continue
-            series.x, series.y = entry["x"], [float(value) for value in entry["y"]]
-            smoothed = entry.get("smooth")
-            series.smooth = (smoothed[0], [float(value) for value in smoothed[1]]) if smoothed else None
-            series.came = True
+        if answer.get("x", self.x) != self.x:
+            return  # of the axis that was
+        for key, entry in answer["lines"].items():
+            if key in self._all:
+                self._all[key].take(entry)
+        clock = answer.get("clock")
+        self.pane.clock = None if clock is None else (np.array(clock[0], float), np.array(clock[1], float))
+        self.pane.start_ms = self._times[0]
+        before = self.window.range
+        self._find_ends()
+        # What a key asked for is painted at once; what came by itself, in small frames.
+        self.redraw(live=not self._hurry)
+        self._hurry = False
+        if self.window.range != before:
+            self.want()  # there is more than was thought
+
+    def show_events(self, answer: Mapping[str, Any]) -> None:
+        """What happened in the run, as the worker answers."""
+        if answer["x"] == self.x:
+            self.pane.events = [
+                Event(
+                    str(event["kind"]),
+                    min(float(event["low"]), float(event["high"])),
+                    max(float(event["low"]), float(event["high"])),
+                    float(event["at"]),
+                    str(event["text"]),
+                )
+                for event in answer["events"]
+            ]
+            self.redraw()
+
+    def show_log_line(self, line: Line, here: bool) -> None:
+        """The line of the log nearest to the cursor, else its last one."""
+        self.pane.log, self.pane.log_is_here = line, here
         self.redraw()
 
-    def want(self) -> None:
-        """Ask for the points of the charts on the screen."""
-        shown = [series.key for series, *_ in self._grid()]
-        if shown:
-            low, high = self.window or (None, None)
-            self.post_message(self.Wanted(shown, 2 * self.size.width, low, high, _WEIGHTS[self.weight]))
+    def want(self, live: bool = False) -> None:
+        """Ask for the points of the charts on the screen, and of a few more for the values at the cursor.
+
+        ``live``: nobody pressed a key for them."""
+        self._hurry |= not live
+        places = self._grid()
+        if not places:
+            return
+        keys = [series.key for series, _ in places]
+        keys += [key for key in self._all if key not in keys and not key.startswith("system/")][
+            :_EXTRA_SERIES
+        ]
+        low, high = self.window.range if self.window.ends is not None else (None, None)
+        columns = 2 * max(place.width for _, place in places)
+        self.post_message(
+            self.Wanted(keys, columns, low, high, _WEIGHTS[self.weight], self.x, self.every_rank)
+        )
 
     def forget(self) -> None:
-        """Another run: no points are here, the window shows all of it."""
-        self.series, self.window, self.cursor, self.chosen = [], None, None, 0
+        """Another run: no points are here, all of it is shown."""
+        self.series, self._all = [], {}
+        self.window.forget()
+        self.chosen = 0
+        self.pane = Pane()
+        self._painter.forget()
+        self._painted.clear()
+
+    def set_filter(self, pattern: str) -> None:
+        """Show only the metrics that this means. Raises re.error."""
+        self._matches = key_matcher(pattern)
+        self.filter = pattern
+        self._let_through()
+        self.redraw()
+        self.want()
+        self._tell_chosen()
+
+    def set_x(self, x: str) -> None:
+        """Another x axis; the window and the cursor stay where they were, where that means something."""
+        before = self.x
+        if x == before:
+            return
+        clock = self.pane.clock
+
+        def place(value: float) -> float | None:
+            return self.pane.translate(value, before, x)
+
+        self.x = x
+        if clock is not None and before in X_AXES and x in X_AXES:
+            self.window.map(place)
+        else:
+            self.window.forget()
+        self.pane.events = []
+        for series in self._all.values():
+            series.came, series.ends, series.lines = False, None, []
+        self._find_ends()
+        self.redraw()
+        self.want()
+        self._tell_chosen()
+
+    @property
+    def chosen_key(self) -> str | None:
+        """The metric whose chart has the keys."""
+        return self.series[self.chosen].key if self.series else None
+
+    @property
+    def y_scale(self) -> str:
+        """linear, log or symlog."""
+        return _SCALES[self.scale]
+
+    @property
+    def keys(self) -> list[str]:
+        """All metrics of the run."""
+        return list(self._all)
 
     # -- actions
 
@@ -154,16 +256,28 @@ class Charts(Lines, can_focus=True):
         self._move_cursor(10)
 
     def action_cursor_start(self) -> None:
-        self._move_to(self._ends()[0])
+        self._move_to((self.window.ends or self.window.range)[0])
 
     def action_cursor_end(self) -> None:
-        self._move_to(self._ends()[1])
+        self._move_to((self.window.ends or self.window.range)[1])
+
+    def action_next_event(self) -> None:
+        self._to_event(1)
+
+    def action_previous_event(self) -> None:
+        self._to_event(-1)
 
     def action_next_chart(self) -> None:
         self._choose(1)
 
     def action_previous_chart(self) -> None:
         self._choose(-1)
+
+    def action_next_page(self) -> None:
+        self._choose(max(1, len(self._grid())))
+
+    def action_previous_page(self) -> None:
+        self._choose(-max(1, len(self._grid())))
 
     def action_full(self) -> None:
         self.full = not self.full
@@ -177,9 +291,18 @@ class Charts(Lines, can_focus=True):
         self._zoom(2.0)
 
     def action_zoom_all(self) -> None:
-        self.window = None
+        self.window.zoomed = None
         self.redraw()
         self.want()
+
+    def action_x_axis(self) -> None:
+        if self.x == X_AXES[-1]:
+            self.post_message(self.XAxisWanted())
+        else:
+            self.set_x(X_AXES[(X_AXES.index(self.x) + 1) % len(X_AXES)] if self.x in X_AXES else X_AXES[0])
+
+    def action_filter_charts(self) -> None:
+        self.post_message(self.FilterWanted())
 
     def action_y_scale(self) -> None:
         self.scale = (self.scale + 1) % len(_SCALES)
@@ -187,8 +310,11 @@ class Charts(Lines, can_focus=True):
 
     def action_smoothing(self) -> None:
         self.weight = (self.weight + 1) % len(_WEIGHTS)
-        for series in self.series:
-            series.smooth = None
+        if not self.weight:
+            for series in self._all.values():
+                for line in series.lines:
+                    line.smooth = None
+                series.version += 1
         self.redraw()
         self.want()
 
@@ -196,13 +322,20 @@ class Charts(Lines, can_focus=True):
         self.outliers_ignored = not self.outliers_ignored
         self.redraw()
 
+    def action_every_rank(self) -> None:
+        self.every_rank = not self.every_rank
+        self.want()
+
     def back(self) -> bool:
-        """One step out of what the chart shows; False when there is none left."""
-        if self.cursor is not None:
-            self.cursor = None
+        """One step out of what the charts show; False when there is none left."""
+        if self.window.cursor is not None:
+            self.window.cursor = None
+            self._tell_cursor()
         elif self.full:
             self.full = False
             self.want()
+        elif self.filter:
+            self.set_filter("")
         else:
             return False
         self.redraw()
@@ -215,218 +348,149 @@ class Charts(Lines, can_focus=True):
 
     # -- cursor and window
 
-    def _ends(self) -> tuple[float, float]:
-        """All steps that the run has."""
-        ends = [series.ends for series in self.series if not series.key.startswith("system/")] or [
-            series.ends for series in self.series
-        ]
-        low = min((end[0] for end in ends), default=0.0)
-        high = max((end[1] for end in ends), default=1.0)
-        return low, max(high, low + 1)
+    def _find_ends(self) -> None:
+        """What x there is: of the points that are here, and of what the run's page says of the others."""
+        usual = [series for series in self._all.values() if not series.key.startswith("system/")]
+        usual = usual or list(self._all.values())
+        ends = [series.ends for series in usual if series.ends is not None]
+        if self.x == "step":
+            ends += [series.steps for series in usual]
+        elif self.x == "time":
+            ends.append(self._times)
+        elif self.x == "relative":
+            ends.append((0.0, max(0.0, (self._times[1] - self._times[0]) / 1000)))
+        if ends:
+            self.window.set_ends(min(end[0] for end in ends), max(end[1] for end in ends), self._live)
 
-    def _range(self) -> tuple[float, float]:
-        return self.window or self._ends()
+    def _inside(self) -> int:
+        return max((picture.inside for picture in self._painted.values()), default=0) or 60
 
     def _move_cursor(self, columns: int) -> None:
-        low, high = self._range()
-        inside = self._frames[0].inside if self._frames else 60
-        step = (high - low) / max(1, inside - 1)
-        self._move_to(
-            (high if self.cursor is None else self.cursor)
-            + (columns * step if self.cursor is not None else 0)
-        )
+        before = self.window.zoomed
+        self.window.move(columns, self._inside())
+        self._moved(before)
 
     def _move_to(self, x: float) -> None:
-        first, last = self._ends()
-        x = min(max(x, first), last)
-        self.cursor = x
-        if self.window is not None:
-            low, high = self.window
-            shift = x - low if x < low else x - high if x > high else 0.0
-            if shift:
-                self.window = (low + shift, high + shift)
-                self.want()
+        before = self.window.zoomed
+        self.window.move_to(x)
+        self._moved(before)
+
+    def _moved(self, before: tuple[float, float] | None) -> None:
+        if self.window.zoomed != before:
+            self.want()
         self.redraw()
+        self._tell_cursor()
+
+    def _to_event(self, by: int) -> None:
+        event = self.pane.next_event(self.window.cursor, by)
+        if event is not None:
+            self._move_to(event.at)
 
     def _zoom(self, factor: float) -> None:
-        first, last = self._ends()
-        low, high = self._range()
-        span = (high - low) * factor
-        if span >= last - first:
-            self.window = None
-        else:
-            span = max(span, min(_LEAST_SPAN, last - first))
-            middle = self.cursor if self.cursor is not None else (low + high) / 2
-            share = (middle - low) / (high - low) if high > low else 0.5
-            start = min(max(first, middle - share * span), last - span)
-            self.window = (start, start + span)
+        self.window.zoom(factor)
         self.redraw()
         self.want()
 
     def _choose(self, by: int) -> None:
         if not self.series:
             return
-        before = [series.key for series, *_ in self._grid()]
+        before = [series.key for series, _ in self._grid()]
         self.chosen = max(0, min(len(self.series) - 1, self.chosen + by))
         self.redraw()
-        self.post_message(self.Chosen(self.series[self.chosen].key))
-        if [series.key for series, *_ in self._grid()] != before:
+        self._tell_chosen()
+        if [series.key for series, _ in self._grid()] != before:
             self.want()
+
+    def _tell_chosen(self) -> None:
+        self.post_message(self.Chosen(self.chosen_key or "", self.x))
+
+    def _tell_cursor(self) -> None:
+        steps = None
+        if self.window.cursor is not None:
+            low, high = self.window.range
+            half = (high - low) / max(1, self._inside() - 1) / 2
+            edges = [self.pane.translate(self.window.cursor + side, self.x, "step") for side in (-half, half)]
+            if edges[0] is not None and edges[1] is not None:
+                steps = (edges[0], edges[1])
+        self.post_message(self.CursorMoved(steps))
+
+    def _let_through(self) -> None:
+        chosen = self.chosen_key
+        self.series = [series for key, series in self._all.items() if self._matches(key)]
+        self.chosen = next((place for place, series in enumerate(self.series) if series.key == chosen), 0)
 
     # -- drawing
 
-    def _grid(self) -> list[tuple[Series, int, int, int, int]]:
-        """(series, top, left, width, height) of the charts on the screen; the last line is the cursor's."""
-        width, height = self.size.width, self.size.height - 1
-        if not self.series or height < 5 or width < 20:
-            return []
-        if self.full:
-            return [(self.series[self.chosen], 0, 0, width, height)]
-        across = max(1, min(len(self.series), width // _SMALLEST_WIDTH))
-        down = max(1, min(-(-len(self.series) // across), height // _SMALLEST_HEIGHT))
-        first = self.chosen // (across * down) * across * down
-        grid = []
-        for place, series in enumerate(self.series[first : first + across * down]):
-            row, column = divmod(place, across)
-            top, bottom = row * height // down, (row + 1) * height // down
-            left, right = column * width // across, (column + 1) * width // across
-            grid.append((series, top, left, right - left - (1 if column < across - 1 else 0), bottom - top))
-        return grid
+    def _pane_height(self) -> int:
+        return 4 if self.size.height >= 18 else 2 if self.size.height >= 12 else 1
 
-    def redraw(self) -> None:
-        """Draw everything anew; what is the same is not painted."""
+    def _grid(self) -> list[tuple[Series, Place]]:
+        """The charts on the screen and where they lie; below them is room for the pane."""
+        height = self.size.height - self._pane_height()
+        return arrange(self.series, self.chosen, self.size.width, height, self.full)
+
+    def redraw(self, live: bool = False) -> None:
+        """Draw everything anew; what is the same is not painted. A live frame paints at most a few kB, the rest later."""
         height = self.size.height
         if height <= 0:
             return
-        if not self.series:
-            self.show([(("No metrics recorded.", "dim"),)])
+        if not self._all:
+            self.show([(), (("  No metrics recorded.", "dim"),)])
             return
+        if not self.series:
+            self.show([(), ((f"  No metric matches {self.filter}. esc shows all.", "dim"),)])
+            return
+        places = self._grid()
+        looks = Looks(
+            self.x, _SCALES[self.scale], _WEIGHTS[self.weight], self.outliers_ignored, self.every_rank
+        )
+        pictures = self._painter.draw(places, self.series[self.chosen], self.window, looks)
+        painted: dict[str, Picture] = {}
+        budget = _LIVE_BYTES if live and self._painted else None
+        late = False
+        for series, _ in sorted(places, key=lambda entry: entry[0] is not self.series[self.chosen]):
+            picture, old = pictures[series.key], self._painted.get(series.key)
+            if budget is not None and old is not None and len(old.body) == len(picture.body):
+                cost = changed_bytes(old.lines(None), picture.lines(None))
+                if cost > budget and budget < _LIVE_BYTES:
+                    painted[series.key] = old
+                    late = True
+                    continue
+                budget -= cost
+            painted[series.key] = picture
+        self._painted = painted
+        self._show(places, painted, height)
+        if late and not self._waiting:
+            self._waiting = True
+            self.set_timer(1.0, self._paint_rest)
+
+    def _paint_rest(self) -> None:
+        self._waiting = False
+        self.redraw(live=True)
+
+    def _show(
+        self, places: Sequence[tuple[Series, Place]], painted: Mapping[str, Picture], height: int
+    ) -> None:
         rows: list[list[tuple[int, Line]]] = [[] for _ in range(height)]
-        self._frames = []
-        for place, (series, top, left, chart_width, chart_height) in enumerate(self._grid()):
-            lines = self._chart(series, top, left, chart_width, chart_height, place)
-            for offset, line in enumerate(lines[:chart_height]):
-                rows[top + offset].append((left, line))
-        drawn = [_beside(row) for row in rows]
-        drawn[height - 1] = self._cursor_line()
+        for series, place in places:
+            picture = painted[series.key]
+            column = (
+                None
+                if self.window.cursor is None or not picture.inside
+                else self.window.column(self.window.cursor, picture.inside)
+            )
+            for offset, line in enumerate(picture.lines(column)[: place.height]):
+                rows[place.top + offset].append((place.left, line))
+        drawn = [beside(row) for row in rows]
+        pane = self.pane.lines(
+            self._pane_height(),
+            self.size.width,
+            [series for series, _ in places],
+            self.series,
+            self.chosen,
+            list(self._all.values()),
+            self.window,
+            self.x,
+        )
+        drawn[height - len(pane) :] = pane
         self.show(drawn)
-
-    def _chart(self, series: Series, top: int, left: int, width: int, height: int, place: int) -> list[Line]:
-        chosen = self.series[self.chosen] is series
-        notes: list[str] = [_SCALES[self.scale]] if self.scale else []
-        if self.weight:
-            notes.append(f"smooth {format_number(_WEIGHTS[self.weight])}")
-        if self.outliers_ignored:
-            notes.append("no outliers")
-        if series.nan:
-            notes.append(f"{series.nan:,} NaN")
-        title: list[Span] = [
-            ("▌" if chosen else " ", "key"),
-            (f"{series.key}{series.arrow}", "bold" if chosen else ""),
-        ]
-        right = "  ".join([*notes, series.best, series.last])
-        room = width - 1 - len(series.key) - len(series.arrow) - len(right) - 2
-        title.append((" " * max(2, room) + right, "dim"))
-        if not series.came:
-            return [tuple(title), (("  loading", "dim"),)]
-        if not len(series.x):
-            return [tuple(title), (("  no points in this window", "dim"),)]
-        low, high = self._range()
-        curves = [_curve(series.key, series.x, series.y)]
-        if series.smooth is not None:
-            # First, so that it has the cells that both go through.
-            curves.insert(0, _curve("smooth", *series.smooth))
-        view = View(
-            x_low=low,
-            x_high=high,
-            y_scale=_SCALES[self.scale],
-            ignore_outliers=self.outliers_ignored,
-            ascii=self._ascii,
-            letters=False,
-        )
-        plot = draw_plot(curves, width, max(4, height - 1), view)
-        gutter = len(plot.rows[0][0].text)
-        colour = f"curve:{self.series.index(series)}"
-        styles = {-1: "faint", 0: colour, 1: "faint"}
-        frame = _Frame(top + 1, left, len(plot.rows) - 2, gutter, width - gutter, series)
-        self._frames.append(frame)
-        lines: list[Line] = []
-        column = self._cursor_column(frame)
-        for index, row in enumerate(plot.rows):
-            # The frame's labels are for reading, its lines only for orientation.
-            spans = tuple((span.text, styles[span.curve]) for span in row)
-            if index < frame.height and column is not None:
-                spans = _overlay(spans, gutter + column)
-            elif index == len(plot.rows) - 1:
-                spans = tuple((text, "dim") for text, _ in spans)
-            if index < frame.height and spans:
-                spans = ((spans[0][0][:-1], "dim"), (spans[0][0][-1:], "faint"), *spans[1:])
-            lines.append(spans)
-        return [tuple(title), *lines]
-
-    def _cursor_column(self, frame: _Frame) -> int | None:
-        low, high = self._range()
-        if self.cursor is None or not low <= self.cursor <= high:
-            return None
-        return round((self.cursor - low) / (high - low) * (frame.inside - 1))
-
-    def _cursor_line(self) -> Line:
-        low, high = self._range()
-        place = f" {self.chosen + 1}/{len(self.series)}  "
-        if self.cursor is None:
-            return ((place, "dim"), (f"steps {format_step(low)} to {format_step(high)}", "dim"))
-        spans: list[Span] = [(place, "dim"), (f"step {format_step(round(self.cursor))}", "bold")]
-        shown = [frame.series for frame in self._frames]
-        chosen = self.series[self.chosen]
-        shown.sort(key=lambda series: series is not chosen)
-        for series in shown[:_VALUES_SHOWN]:
-            spans.append((f"   {series.key} ", "dim"))
-            spans.append((self._value_at(series, self.cursor), f"curve:{self.series.index(series)}"))
-        return tuple(spans)
-
-    def _value_at(self, series: Series, x: float) -> str:
-        """The value at the point nearest to the cursor; the extreme where several share its column."""
-        if not len(series.x):
-            return "-"
-        place = bisect.bisect_left(series.x, x)
-        near = min(
-            (index for index in (place - 1, place) if 0 <= index < len(series.x)),
-            key=lambda index: abs(series.x[index] - x),
-        )
-        return format_number(series.y[near])
-
-
-def _curve(name: str, x: Sequence[float], y: Sequence[float]) -> Curve:
-    return Curve(name, np.asarray(x, np.float64), np.asarray(y, np.float64))
-
-
-def _beside(parts: Sequence[tuple[int, Line]]) -> Line:
-    """Lines of charts that stand beside each other, each from its column on."""
-    spans: list[Span] = []
-    at = 0
-    for left, line in parts:
-        if left > at:
-            spans.append((" " * (left - at), ""))
-            at = left
-        spans += line
-        at += sum(len(text) for text, _ in line)
-    return tuple(spans)
-
-
-def _overlay(spans: Line, column: int) -> Line:
-    """The cursor through a row: a bar where nothing is, a lit cell on a curve."""
-    out: list[Span] = []
-    at = 0
-    for text, style in spans:
-        if at <= column < at + len(text):
-            inside = column - at
-            character = text[inside]
-            out.append((text[:inside], style))
-            out.append(("│", "dim") if character == " " else (character, f"{style} here"))
-            out.append((text[inside + 1 :], style))
-        else:
-            out.append((text, style))
-        at += len(text)
-    if at <= column:
-        out += [(" " * (column - at), ""), ("│", "dim")]
-    return tuple(span for span in out if span[0])

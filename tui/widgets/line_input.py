@@ -14,4 +14,5 @@ class LineInput(Input):
 
     async def action_submit(self) -> None:
         self.screen.set_focus(None)
-        await super().action_submit()
+        # Enter acts at once; letters before it in the same burst may still wait in this field's queue, and belong to the text.
+        self.call_later(super().action_submit)

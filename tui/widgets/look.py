@@ -15,56 +15,17 @@ from textual.strip import Strip
 
 from mltrack.tui.clean import cell_width, clean, clip
 from mltrack.tui.draw.glyphs import to_ascii
+from mltrack.tui.widgets.themes import PALETTES, Palette
 
 Span: TypeAlias = tuple[str, str]
 """Text (cleaned when it is drawn) and the name of a style."""
 Line: TypeAlias = tuple[Span, ...]
 
-# Bright enough on a dark ground (4.5:1) and told apart by brightness too; a terminal of 16 colours takes the nearest.
-_COLOURS = {
-    "red": "#ff7a70",
-    "green": "#6fd08c",
-    "yellow": "#e8c35a",
-    "blue": "#7fb4e8",
-    "magenta": "#d49be0",
-    "cyan": "#64cfd6",
-}
-CURVES = (
-    "#5cc8ff",
-    "#ffb454",
-    "#d49be0",
-    "#6fd08c",
-    "#ff7a70",
-    "#e8e36a",
-    "#9aa7ff",
-    "#ff9ecf",
-    "#7fe0c8",
-    "#c9b18a",
-)
-DIM, FAINT, TEXT = "#8a939e", "#59626d", "#d7dce2"
-_PARTS = {
-    "": {},
-    "bold": {"bold": True},
-    "dim": {"color": DIM},
-    "faint": {"color": FAINT},
-    "header": {"color": DIM, "bold": True},
-    "best": {"color": "#8ff0a4", "bold": True},
-    "key": {"color": "#e8c35a"},
-    "bar": {"bgcolor": "#262626"},
-    "cursor": {"bgcolor": "#3a3a3a"},
-    "here": {"bold": True, "color": "#ffffff", "bgcolor": "#005f87"},
-    "error": {"color": "#ff7a70", "bold": True},
-    "link": {"underline": True},
-    **{name: {"color": colour} for name, colour in _COLOURS.items()},
-}
-_SGR = re.compile(r"\x1b\[([0-9;]*)m")
-_SGR_NAMES = {
-    **{"1": "bold", "2": "dim", "31": "red", "32": "green", "33": "yellow", "34": "blue", "35": "magenta"},
-    **{"36": "cyan", "1;32": "best", "4": "link"},
-}
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _ascii_only = False
+_KEPT_LENGTH = 256
+_palette = PALETTES["dark"]
 
 
 def use_ascii(wanted: bool) -> None:
@@ -73,37 +34,101 @@ def use_ascii(wanted: bool) -> None:
     _ascii_only = wanted
 
 
-@lru_cache(512)
+def use_theme(name: str) -> Palette:
+    """Draw in the colours of this theme from now on."""
+    global _palette
+    _palette = PALETTES[name]
+    style_of.cache_clear()
+    _blank_alike.cache_clear()
+    return _palette
+
+
+@lru_cache(1024)
 def style_of(name: str) -> Style:
-    """The style of a name: words of the table above, `curve:<index>`, or several with spaces between them."""
-    style = Style(color=TEXT)
-    for part in name.split():
+    """The style of a name: words of the theme, `curve:<index>`, `fg:#rrggbb`, `bg:#rrggbb`, or several with spaces."""
+    style = Style() if _palette.ansi else Style(color=_palette.text, bgcolor=_palette.ground)
+    parts = name.split()
+    for part in parts:
         if part.startswith("curve:"):
-            style += Style(color=CURVES[int(part[6:]) % len(CURVES)])
+            colours = _palette.ghosts if "ghost" in parts else _palette.curves
+            style += Style(color=colours[int(part[6:]) % len(colours)])
+        elif part.startswith(("fg:", "bg:")):
+            # Where a theme has no colours of its own, data has none either.
+            if _palette.name != "plain":
+                style += Style(color=part[3:]) if part.startswith("fg:") else Style(bgcolor=part[3:])
         else:
-            style += Style(**_PARTS.get(part, {}))  # type: ignore[arg-type]  # the table holds Style's arguments
+            style += Style(**_palette.parts.get(part, {}))  # type: ignore[arg-type]  # Style's arguments
     return style
+
+
+def hex_style(name: str) -> tuple[str, bool]:
+    """The colour of a style as #rrggbb and whether it is bold, for pictures; "ground" is what lies below."""
+    palette = PALETTES["dark"] if _palette.ansi else _palette
+    if name == "ground":
+        return palette.ground, False
+    style = style_of(name)
+    colour = style.color
+    known = colour is not None and colour.triplet is not None
+    return (colour.triplet.hex if known and colour and colour.triplet else palette.text), bool(style.bold)
+
+
+def lines_of_strips(strips: Iterable[Strip]) -> list[Line]:
+    """What is on a screen as lines of spans, empty lines at the end left out."""
+    lines: list[Line] = []
+    for strip in strips:
+        spans: list[Span] = []
+        for segment in strip:
+            if segment.control is not None:
+                continue
+            style = segment.style
+            colour = f"fg:{style.color.triplet.hex}" if style and style.color and style.color.triplet else ""
+            spans.append((segment.text, f"{colour} bold" if style and style.bold else colour))
+        lines.append(tuple(spans))
+    while lines and not any(text.strip() for text, _ in lines[-1]):
+        lines.pop()
+    return lines
 
 
 def shown(text: str) -> str:
     """What is drawn for a text: harmless, one line, in the characters that were asked for."""
+    if text.isascii() and text.isprintable():
+        return text
+    # The same pieces of charts and tables are drawn again and again; long texts are not worth keeping.
+    return _shown(text, _ascii_only) if len(text) <= _KEPT_LENGTH else _shown.__wrapped__(text, _ascii_only)
+
+
+@lru_cache(8192)
+def _shown(text: str, ascii_only: bool) -> str:
     text = clean(text, None)
-    return to_ascii(text) if _ascii_only else text
+    return to_ascii(text) if ascii_only else text
+
+
+@lru_cache(16_384)
+def _piece(text: str, ascii_only: bool) -> tuple[str, int]:
+    return _measured(text)
+
+
+def _measured(text: str) -> tuple[str, int]:
+    """What is drawn for a text, and how many cells it takes."""
+    piece = shown(text)
+    return piece, cell_width(piece)
 
 
 def strip_of(line: Iterable[Span], width: int, ground: str = "") -> Strip:
     """Exactly ``width`` cells; neighbours of one style share a segment, what does not fit ends in `…`."""
     segments: list[Segment] = []
     room = width
-    text, current = "", None
+    text, current = "", ""
     for raw, name in line:
-        piece = shown(raw)
-        cells = cell_width(piece)
+        piece, cells = _piece(raw, _ascii_only) if len(raw) <= _KEPT_LENGTH else _measured(raw)
         if cells > room:
             piece = clip(piece, room)
             if _ascii_only:
                 piece = to_ascii(piece)
             cells = cell_width(piece)
+        if name != current and text:
+            if piece.isspace() and current is not None and _blank_alike(name, current):
+                name = current  # a gap needs no colours of its own: half as many escapes on the wire
         if name != current and text:
             segments.append(Segment(text, style_of(f"{current} {ground}")))
             text = ""
@@ -112,6 +137,9 @@ def strip_of(line: Iterable[Span], width: int, ground: str = "") -> Strip:
         room -= cells
         if room <= 0:
             break
+    if room > 0 and not current:
+        text += " " * room
+        room = 0
     if text:
         segments.append(Segment(text, style_of(f"{current} {ground}")))
     if room > 0:
@@ -119,20 +147,28 @@ def strip_of(line: Iterable[Span], width: int, ground: str = "") -> Strip:
     return Strip(segments, width)
 
 
-def parse_printed(page: str) -> list[Line]:
-    """Lines that the command printed for a terminal, its colours as styles. Its data was cleaned: every ESC is ours."""
-    lines: list[Line] = []
-    for row in page.splitlines():
-        spans: list[Span] = []
-        place, style = 0, ""
-        for hit in _SGR.finditer(row):
-            if hit.start() > place:
-                spans.append((row[place : hit.start()], style))
-            style = _SGR_NAMES.get(hit.group(1), "")
-            place = hit.end()
-        spans.append((row[place:], style))
-        lines.append(tuple(spans))
-    return lines
+def lit(text: str, style: str, sought: str) -> Sequence[Span]:
+    """The matches of a search lit up."""
+    where, wanted = (text.lower(), sought) if sought.lower() == sought else (text, sought)
+    spans: list[Span] = []
+    place = 0
+    while (hit := where.find(wanted, place)) >= 0 and len(where) == len(text):
+        spans += [(text[place:hit], style), (text[hit : hit + len(wanted)], "match")]
+        place = hit + len(wanted)
+    spans.append((text[place:], style))
+    return [span for span in spans if span[0]]
+
+
+@lru_cache(4096)
+def _blank_alike(one: str, other: str) -> bool:
+    """Whether a space looks the same in both styles."""
+    left, right = style_of(one), style_of(other)
+    return (left.bgcolor, left.underline, left.reverse) == (right.bgcolor, right.underline, right.reverse)
+
+
+def blank(width: int) -> Strip:
+    """An empty line on the theme's ground."""
+    return Strip([Segment(" " * width, style_of(""))], width)
 
 
 def spans_of(pairs: Sequence[Sequence[str]]) -> Line:

@@ -1,0 +1,1 @@
+"""How jobs run: in a container, in a virtual environment, or in the environment that is there."""

@@ -1,0 +1,76 @@
+"""`mltrack server start|stop|status`: one server of a store behind, found again, ended without hurting anybody else."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.mlflow_api.conftest import COMMAND
+
+from mltrack.store.errors import NotFound
+from mltrack.store.mlflow_api import background
+
+
+def server(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, "--store", str(root), "server", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_start_status_and_stop(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    assert server(root, "status").returncode == 1
+    try:
+        started = server(root, "start", "--port", "0")
+        there = background.running(root)
+        assert there is not None and f"export MLFLOW_TRACKING_URI={there.address}\n" in started.stdout
+        # A second start finds the first; status says the same.
+        assert server(root, "start").stdout == server(root, "status").stdout == started.stdout
+        other = tmp_path / "other"
+        taken = server(other, "start", "--port", there.address.rpartition(":")[2])
+        assert taken.returncode == 5 and "cannot listen" in taken.stderr
+    finally:
+        stopped = server(root, "stop")
+    assert stopped.returncode == 0 and background.running(root) is None
+    assert server(root, "stop").returncode == 3
+
+
+def test_a_socket_and_a_guarded_address_say_how_to_reach_them(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    try:
+        lines = server(root, "start", "--host", "0.0.0.0", "--port", "0").stdout
+        assert "MLFLOW_TRACKING_TOKEN=$(cat " in lines and str(root / "server.token") in lines
+    finally:
+        server(root, "stop")
+
+
+def test_what_a_dead_server_left_names_nobody(tmp_path: Path) -> None:
+    """Another process may have its number by now: it is not the server, and is not ended."""
+    mine = json.loads(background.describe("http://127.0.0.1:1", False))
+    assert mine["pid"] == os.getpid()
+    victim = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        state = {**mine, "pid": victim.pid, "pstart": "1"}
+        (tmp_path / background.STATE_FILE).write_text(json.dumps(state))
+        assert background.running(tmp_path) is None
+        with pytest.raises(NotFound):
+            background.stop(tmp_path)
+        assert victim.poll() is None
+        for text in ("{", "[]", json.dumps({**mine, "pid": "x"}), json.dumps({**mine, "host": "elsewhere"})):
+            (tmp_path / background.STATE_FILE).write_text(text)
+            assert background.running(tmp_path) is None
+        (tmp_path / background.STATE_FILE).write_text(json.dumps(mine))
+        assert background.running(tmp_path) is not None
+    finally:
+        victim.kill()
+        victim.wait()
+    assert socket.gethostname() == mine["host"]

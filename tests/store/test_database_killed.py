@@ -1,0 +1,147 @@
+"""Sixteen trainings log to PostgreSQL, the server is killed for a minute in the middle: nothing is lost, nothing doubled."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mltrack.store import open_store
+from mltrack.store.errors import StoreUnavailable
+
+SERVICES = Path(__file__).parents[1] / "services"
+CLIENTS, POINTS_PER_SECOND = 16, 200
+SECONDS = float(os.environ.get("MLT_OUTAGE_LOGGING", "150"))
+AWAY = 60.0
+# Each says how long its log calls took, in nanoseconds: the median and the 99th percentile.
+TRAINING = """
+import json, sys, time, mltrack
+name, points, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+took = []
+with mltrack.start_run(run_name=name) as run:
+    began = time.monotonic()
+    for step in range(points):
+        before = time.perf_counter_ns()
+        mltrack.log_metric("m", step * 0.5, step)
+        took.append(time.perf_counter_ns() - before)
+        time.sleep(max(0.0, began + (step + 1) * pause - time.monotonic()))
+    logged = time.monotonic() - began
+took.sort()
+print(json.dumps([run.run_id, logged, took[len(took) // 2], took[len(took) * 99 // 100]]))
+"""
+
+
+class Server:
+    """A PostgreSQL of this test's own, that can be killed and comes back at its port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._environment = {**os.environ, "MLT_PG_DIR": str(folder)}
+        self.url = self.start()
+        self._environment["MLT_PG_PORT"] = self.url.rpartition(":")[2].partition("/")[0]
+
+    def start(self) -> str:
+        done = subprocess.run(
+            [SERVICES / "start-postgres.sh"],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        if done.returncode != 0:
+            pytest.skip(f"needs PostgreSQL's server: {done.stderr.strip()[-300:]}")
+        return done.stdout.strip().partition("=")[2]
+
+    def kill(self) -> None:
+        """Without a word to anybody, as when the machine goes."""
+        pid = int((self.folder / "data" / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for each in (pid, *map(int, children)):
+            try:
+                os.kill(each, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        while Path(f"/proc/{pid}").exists() and "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text():
+            time.sleep(0.05)
+        (self.folder / "data" / "postmaster.pid").unlink(missing_ok=True)
+
+    def stop(self) -> None:
+        subprocess.run(
+            [SERVICES / "stop-postgres.sh", "--purge"], env=self._environment, check=False, timeout=60
+        )
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    # Not pytest's own folder: the server runs as another user, who must be able to reach it.
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o711)
+        found = Server(Path(name) / "pg")
+        yield found
+        found.stop()
+
+
+def until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not become true in time"
+        time.sleep(0.2)
+
+
+@pytest.mark.long
+def test_a_database_killed_under_sixteen_trainings(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLTRACK_SPOOL", str(tmp_path / "spool"))
+    open_store(server.url).close()
+    points = int(SECONDS * POINTS_PER_SECOND)
+    environment = {**os.environ, "MLTRACK_STORE": server.url, "MLTRACK_SYSTEM_METRICS": "0"}
+    trainings = [
+        subprocess.Popen(
+            [sys.executable, "-c", TRAINING, f"t{number}", str(points), str(1 / POINTS_PER_SECOND)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        for number in range(CLIENTS)
+    ]
+    try:
+        time.sleep(SECONDS / 4)  # in the middle of the logging, which is timed by itself
+        server.kill()
+        with pytest.raises(StoreUnavailable):
+            open_store(server.url)
+        time.sleep(AWAY)
+        server.start()
+        told = [json.loads(training.communicate(timeout=SECONDS + 300)[0]) for training in trainings]
+    finally:
+        for training in trainings:
+            training.kill()
+    assert all(training.returncode == 0 for training in trainings)
+    expected = np.arange(points)
+    with open_store(server.url) as store:
+
+        def arrived() -> bool:
+            # A marker goes when all of a journal is in the database.
+            sent = not list((tmp_path / "spool").glob("*/open/*"))
+            return sent and len(store.search("status = 'FINISHED'").run_ids) == CLIENTS
+
+        until(arrived, 300)
+        for run_id, *_ in told:
+            series = store.points(run_id, "m")
+            assert np.array_equal(series.steps, expected) and np.array_equal(series.values, expected * 0.5)
+            assert store.run(run_id).metrics["m"].count == points
+    print(
+        f"\n{CLIENTS} trainings of {points:,} points in {max(row[1] for row in told):.0f} s, database away {AWAY:.0f} s:"
+        f" a log call takes {np.median([row[2] for row in told]) / 1000:.0f} us,"
+        f" p99 {max(row[3] for row in told) / 1000:.0f} us in the slowest training"
+    )

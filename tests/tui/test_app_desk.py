@@ -1,0 +1,134 @@
+"""What the desk does behind keys and `:`, on a real worker and the demo store."""
+
+from __future__ import annotations
+
+import asyncio
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from textual.pilot import Pilot
+
+from mltrack.tui.app import MltrackApp
+from mltrack.tui.screens.compare import CompareScreen
+from mltrack.tui.screens.dialogs import Question
+from mltrack.tui.screens.runs import RunsScreen
+from mltrack.tui.screens.text import TextScreen
+
+Command = tuple[tuple[str, ...], dict[str, str]]
+Story = Callable[[Pilot[None]], Awaitable[None]]
+
+
+@pytest.fixture(autouse=True)
+def _worker_finds_the_package(command: Command, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("PYTHONPATH", command[1]["PYTHONPATH"])
+    yield
+
+
+async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:
+    for _ in range(6000):
+        if condition():
+            return
+        await pilot.pause(0.005)
+    raise AssertionError("it never came; on the screen:\n" + text(pilot))
+
+
+def text(pilot: Pilot[None]) -> str:
+    strips = pilot.app.screen._compositor.render_strips()
+    return "\n".join("".join(segment.text for segment in strip).rstrip() for strip in strips)
+
+
+def play(store: str, story: Story, size: tuple[int, int] = (100, 30)) -> None:
+    async def run() -> None:
+        app = MltrackApp(store, place=store)
+        async with app.run_test(size=size) as pilot:
+            await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen) and pilot.app.screen.view)
+            await story(pilot)
+
+    asyncio.run(run())
+
+
+async def type_command(pilot: Pilot[None], words: str) -> None:
+    """Type a command behind `:` as a person does."""
+    names = {
+        " ": "space",
+        "/": "slash",
+        "-": "minus",
+        ".": "full_stop",
+        "_": "underscore",
+        ",": "comma",
+        "=": "equals_sign",
+    }
+    await pilot.press("colon", *(names.get(letter, letter) for letter in words), "enter")
+
+
+def test_r_shows_the_command_before_it_runs_again_and_checkout_says_why_not(
+    demo_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    async def story(pilot: Pilot[None]) -> None:
+        await pilot.press("slash", *"sage-owl-41", "enter")
+        await until(pilot, lambda: "1 of" in text(pilot))
+        await pilot.press("r")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Question))
+        await until(pilot, lambda: "again: python train.py" in text(pilot))
+        await pilot.press("n")
+        await type_command(pilot, "checkout out")
+        # The story's commits are nowhere.
+        await until(pilot, lambda: "cannot be had" in text(pilot))
+
+    play(demo_store, story)
+
+
+def test_the_server_for_mlflows_clients_is_started_looked_for_and_ended(small_store: str) -> None:
+    from mltrack.store.mlflow_api import background
+
+    store = Path(small_store)
+
+    async def story(pilot: Pilot[None]) -> None:
+        await type_command(pilot, "server")
+        await until(pilot, lambda: "No server of this store runs" in text(pilot))
+        await type_command(pilot, "server start 0")
+        await until(pilot, lambda: isinstance(pilot.app.screen, TextScreen))
+        there = background.running(store)
+        assert there is not None
+        await until(pilot, lambda: f"export MLFLOW_TRACKING_URI={there.address}" in text(pilot))
+        with urllib.request.urlopen(f"{there.address}/health", timeout=20) as answer:
+            assert answer.read() == b"OK"
+        await pilot.press("escape")
+        await type_command(pilot, "server stop")
+        await until(pilot, lambda: "Ended the server" in text(pilot))
+        assert background.running(store) is None
+
+    try:
+        play(str(store), story)
+    finally:
+        if background.running(store) is not None:
+            background.stop(store)
+
+
+def test_w_writes_a_report_of_marked_runs_and_a_figure_of_a_chart(
+    demo_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page, figure = Path("r.html"), Path("f.pdf")
+
+    async def story(pilot: Pilot[None]) -> None:
+        await pilot.press("j", "j", "space", "space")
+        await type_command(pilot, f"w {page}")
+        await until(pilot, lambda: "Wrote a report of 2 runs" in text(pilot))
+        await type_command(pilot, f"w {figure}")
+        await until(pilot, lambda: "A pdf holds a chart" in text(pilot))
+        await pilot.press("c")
+        await until(pilot, lambda: isinstance(pilot.app.screen, CompareScreen) and pilot.app.screen.page)
+        await pilot.press("tab")
+        await type_command(pilot, f"w {figure}")
+        await until(pilot, lambda: "Wrote " in text(pilot))
+        await type_command(pilot, f"w {page}")
+        await until(pilot, lambda: "is there already" in text(pilot))
+
+    play(demo_store, story)
+    assert page.read_text().count("<svg") >= 3 and "https://" not in page.read_text()
+    assert figure.read_bytes().startswith(b"%PDF-1.4")

@@ -1,0 +1,86 @@
+"""Sweeps down to their best, the trash by its bytes, spare checkpoints, and notes that two people write at once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mltrack.store.errors import Conflict
+from mltrack.store.opening import open_store
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def story(demo_store: str, tmp_path: Path) -> str:
+    """A copy of the story that may be changed."""
+    return str(shutil.copytree(demo_store, tmp_path / "story", symlinks=True))
+
+
+def test_the_best_of_a_sweep_stay_and_undo_brings_the_others_back(mltrack: Run, story: str) -> None:
+    sweep = ("--store", story)
+    before = mltrack(*sweep, "ls", "--ids").stdout.split()
+    preview = mltrack(*sweep, "keep", "3", "sweep-7", "--dry-run").stdout
+    assert preview.startswith("keeps ") and "nothing was changed" in preview
+    assert "keeps sage-owl-41: it goes on" in preview or "keeps sage-owl-41  val/acc .9312" in preview
+    assert mltrack(*sweep, "ls", "--ids").stdout.split() == before
+    assert mltrack(*sweep, "keep", "3", "sweep-7", "--yes").returncode == 0
+    left = set(mltrack(*sweep, "ls", "--ids").stdout.split())
+    gone = set(before) - left
+    assert len(gone) > 25 and left < set(before)
+    listing = mltrack(*sweep, "purge", "--all", "--dry-run").stdout.splitlines()
+    assert len(listing) >= len(gone) + 1 and listing[-1].endswith("would go; nothing was changed")
+    assert mltrack(*sweep, "undo").returncode == 0
+    assert set(mltrack(*sweep, "ls", "--ids").stdout.split()) == set(before)
+
+
+def test_spare_checkpoints_go_and_needed_ones_stay(mltrack: Run, small_store: str) -> None:
+    ids = mltrack("--store", small_store, "ls", "--ids").stdout.split()
+    folder = next(Path(small_store).glob(f"runs/*/{ids[0]}")) / "artifacts" / "checkpoints"
+    folder.mkdir(parents=True)
+    for step in (1, 2, 10):
+        (folder / f"step-{step}.ckpt").write_bytes(b"x" * 1000)
+    listed = json.loads(mltrack("--store", small_store, "checkpoints", "--json").stdout)
+    assert {one["file"]: one["needed"] for one in listed} == {
+        "checkpoints/step-1.ckpt": None,
+        "checkpoints/step-2.ckpt": None,
+        "checkpoints/step-10.ckpt": "the newest of its run",
+    }
+    assert mltrack("--store", small_store, "checkpoints", "--delete").returncode == 2
+    assert "2 checkpoints" in mltrack("--store", small_store, "checkpoints", "--delete", "--yes").stdout
+    assert [path.name for path in folder.iterdir()] == ["step-10.ckpt"]
+
+
+def test_of_two_who_write_the_same_note_one_is_told_and_no_text_is_lost(small_store: str) -> None:
+    with open_store(small_store) as store:
+        run_id = store.search().run_ids[0]
+    outcomes: list[str] = []
+
+    def write(text: str, ready: threading.Barrier) -> None:
+        with open_store(small_store) as mine:
+            ready.wait()
+            try:
+                mine.note(run_id, text, before)
+                outcomes.append(text)
+            except Conflict:
+                outcomes.append("told")
+
+    before = ""
+    for turn in range(8):
+        outcomes.clear()
+        ready = threading.Barrier(2)
+        people = [threading.Thread(target=write, args=(f"{who} {turn}", ready)) for who in ("ann", "bob")]
+        for person in people:
+            person.start()
+        for person in people:
+            person.join()
+        with open_store(small_store) as store:
+            note = store.run(run_id).note
+        assert sorted(outcomes) == sorted([note, "told"]) and note != before
+        before = note

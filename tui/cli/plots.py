@@ -1,0 +1,289 @@
+"""Pictures of many runs: what `mltrack plot --kind` and the app's `:plot` draw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from mltrack.store.column_types import NUMBER_ATTRIBUTES, Aggregate, Text
+from mltrack.store.errors import BadInput
+from mltrack.tui.bands import is_seed, make_band, seed_groups
+from mltrack.tui.cli.grouping import text_column
+from mltrack.tui.draw.braille import View, curve_letter, draw_plot
+from mltrack.tui.draw.raster import Curve
+from mltrack.tui.draw.statistics import (
+    Column,
+    Line,
+    draw_bars,
+    draw_histogram,
+    draw_parallel,
+    draw_scatter,
+)
+from mltrack.tui.goal import about, direction_of, guess_goal
+from mltrack.tui.importance import Importance, importances
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from mltrack.store.records import Run
+    from mltrack.store.store import Store
+
+KINDS = ("scatter", "parallel", "importance", "hist", "bands", "confusion")
+_MOST_RUNS = 5000
+_MOST_LINES = 300
+_MOST_PARAMS = 60
+_SAMPLE = 200
+_AXES = 6
+_MATRIX_BYTES = 4 << 20
+_MOST_BANDED, _MOST_GROUPS = 100, 6
+
+
+def plot_lines(
+    store: Store,
+    kind: str,
+    names: Sequence[str],
+    run_ids: Sequence[str],
+    filter: str,
+    experiment: str | None,
+    size: tuple[int, int],
+    ascii_only: bool = False,
+) -> tuple[str, list[Line]]:
+    """(title, lines) of a picture of these runs, or of those that match. Raises BadInput with what is missing."""
+    width, height = max(30, size[0]), max(8, size[1])
+    if kind == "confusion":
+        return _confusion(store, run_ids, names, width)
+    places = _places(store, run_ids, filter, experiment)
+    ids = [store.columns.run_ids[int(place)] for place in places[:_SAMPLE]]
+    with about(run.experiment for run in store.runs(ids, (), (), folders=False)):
+        goal = guess_goal(store.count_metrics(ids))
+        return _picture(store, kind, names, places, goal, (width, height), ascii_only)
+
+
+def _picture(
+    store: Store,
+    kind: str,
+    names: Sequence[str],
+    places: npt.NDArray[np.int64],
+    goal: str | None,
+    size: tuple[int, int],
+    ascii_only: bool,
+) -> tuple[str, list[Line]]:
+    width, height = size
+    of = f"{len(places):,} runs"
+    if kind == "scatter":
+        usual = [] if names else _usual(store, places, goal)
+        chosen = list(names) or [*usual[:1], *usual[1:][-1:]]
+        if len(chosen) != 2:
+            raise BadInput("A scatter needs two columns, for example lr,val/acc.")
+        x, y = (column_of(store, places, name) for name in chosen)
+        best = _best(y, chosen[1]) if store.columns.has("metric", chosen[1]) else None
+        return f"{chosen[1]} by {chosen[0]}   {of}", draw_scatter(x, y, width, height - 1, best, ascii_only)
+    if kind == "hist":
+        key = names[0] if names else goal
+        if key is None:
+            raise BadInput("Say of which column, for example val/acc.")
+        return f"{key}   {of}", draw_histogram(column_of(store, places, key), width, height)
+    if kind == "parallel":
+        chosen = list(names) or _usual(store, places, goal)
+        columns = [column_of(store, places[:_MOST_LINES], name) for name in chosen]
+        last = columns[-1] if columns and store.columns.has("metric", chosen[-1]) else None
+        less = direction_of(chosen[-1]) == "min" if chosen else False
+        coloured = f"   green: best third by {chosen[-1]}, red: worst" if last is not None else ""
+        return f"{', '.join(chosen)}   {of}{coloured}", draw_parallel(columns, width, height, last, less)
+    if kind == "bands":
+        chosen_key = names[0] if names else goal
+        if chosen_key is None:
+            raise BadInput("Say of which metric, for example val/acc.")
+        return _bands(store, places, chosen_key, width, height, ascii_only)
+    if kind == "importance":
+        return _importance(store, places, names[0] if names else goal, of, width)
+    raise BadInput(f"There is no plot '{kind}'; there are {', '.join(KINDS)}.")
+
+
+def column_of(store: Store, places: npt.NDArray[np.int64], name: str) -> Column:
+    """A param, metric (its best value), attribute or tag of the runs at these places. Raises BadInput for none of these."""
+    columns = store.columns
+    if columns.has("metric", name) and not columns.has("param", name):
+        number = columns.number("metric", name, cast(Aggregate, direction_of(name)))
+        return Column(name, np.where(number.present[places], number.values[places], np.nan))
+    if name in NUMBER_ATTRIBUTES:
+        number = columns.number("attribute", name)
+        return Column(name, np.where(number.present[places], number.values[places], np.nan))
+    return _text_column(text_column(store, name), places, name)
+
+
+def _text_column(text: Text, places: npt.NDArray[np.int64], name: str) -> Column:
+    """Numbers where all that are there spell one, else words in the order of the alphabet."""
+    codes = text.codes[places]
+    used = np.unique(codes[codes >= 0])
+    if len(used) and bool(text.numbers.present[used].all()):
+        table = np.append(text.numbers.values, np.nan)
+        return Column(name, table[codes])
+    words = sorted(text.values[code] for code in used.tolist())
+    place_of = {word: float(place) for place, word in enumerate(words)}
+    table = np.array([*(place_of.get(value, np.nan) for value in text.values), np.nan])
+    return Column(name, table[codes], tuple(words))
+
+
+def _places(
+    store: Store, run_ids: Sequence[str], filter: str, experiment: str | None
+) -> npt.NDArray[np.int64]:
+    if run_ids:
+        store.columns.refresh()
+        wanted = set(run_ids)
+        found = [place for place, run_id in enumerate(store.columns.run_ids) if run_id in wanted]
+        return np.array(found, np.int64)
+    places, _ = store.search_places(filter, experiment=experiment)
+    if not len(places):
+        raise BadInput("No run matches.")
+    return np.sort(places[:_MOST_RUNS])
+
+
+def _usual(store: Store, places: npt.NDArray[np.int64], goal: str | None) -> list[str]:
+    """The params with most to say, and the goal last."""
+    found = _importances(store, places, goal) if goal is not None else []
+    # Every run has its own seed: what goes along with it is chance.
+    telling = [one for one in found if not is_seed(one.key)][: _AXES - 1]
+    return [*(one.key for one in telling), *([goal] if goal is not None else [])]
+
+
+def _importances(store: Store, places: npt.NDArray[np.int64], goal: str) -> list[Importance]:
+    columns = store.columns
+    params: dict[str, list[str | float | None]] = {}
+    for key in columns.keys("param")[:_MOST_PARAMS]:
+        column = _text_column(columns.text("param", key), places, key)
+        values: list[str | float | None] = []
+        for value in column.values.tolist():
+            missing = value != value
+            values.append(None if missing else column.words[int(value)] if column.words else value)
+        params[key] = values
+    goal_column = column_of(store, places, goal)
+    return importances(
+        params, [value if np.isfinite(value) else None for value in goal_column.values.tolist()]
+    )
+
+
+def _importance(
+    store: Store, places: npt.NDArray[np.int64], goal: str | None, of: str, width: int
+) -> tuple[str, list[Line]]:
+    if goal is None:
+        raise BadInput("No metric is the goal; name one, for example val/acc.")
+    found = _importances(store, places, goal)
+    if not found:
+        raise BadInput(f"Too few runs with {goal} differ in a param.")
+    less = direction_of(goal) == "min"
+    rows, styles = [], []
+    for one in found:
+        sign = "" if one.correlation is None else f"  rank correlation {one.correlation:+.2f}"
+        forest = "" if one.forest is None else f"  forest {one.forest:.0%}"
+        rows.append((one.key, one.share, f"{one.share:.0%}{sign}{forest}"))
+        good = one.correlation is not None and (one.correlation < 0) == less
+        styles.append("curve:0" if one.correlation is None else "green" if good else "red")
+    lines = draw_bars(rows, width, styles)
+    lines.append([])
+    lines.append(
+        [
+            [
+                "Share of the goal's ranks that goes along with a param; green: more of it is better, red: worse.",
+                "dim",
+            ]
+        ]
+    )
+    if found[0].forest is None:
+        lines.append([["With scikit-learn installed a forest's view stands beside it.", "dim"]])
+    return f"What goes along with {goal}   {of}", lines
+
+
+def _bands(
+    store: Store, places: npt.NDArray[np.int64], key: str, width: int, height: int, ascii_only: bool
+) -> tuple[str, list[Line]]:
+    """Mean and band per seed group of the runs that have the metric."""
+    from mltrack.store.errors import NotFound
+
+    found = store.runs([store.columns.run_ids[int(place)] for place in places[:_MOST_BANDED]], [key])
+    runs, series = [], []
+    for run in found:
+        try:
+            points = store.points(run.run_id, key)
+        except NotFound:
+            continue
+        runs.append(run)
+        series.append((points.steps.astype(np.float64), points.values))
+    if not runs:
+        raise BadInput(f"None of these runs has the metric {key}.")
+    groups = seed_groups([run.params for run in runs])
+    groups.sort(key=lambda group: -len(group[1]))
+    shown = groups[:_MOST_GROUPS]
+    if len(shown) > 1:  # what all of them share sets none apart
+        common = set.intersection(*(set(name.split(" ")) for name, _ in shown))
+        shown = [
+            (" ".join(word for word in name.split(" ") if word not in common), places)
+            for name, places in shown
+        ]
+    bands = [make_band([series[place] for place in members], 2 * width) for _, members in shown]
+    curves = [Curve("", band.x, band.mean) for band in bands]
+    for band in bands:
+        curves += [Curve("", band.x, edge, faint=True) for edge in (band.low, band.high)]
+    legend = [
+        f"{curve_letter(place)} {band.n:>3} runs  {name}"
+        for place, ((name, _), band) in enumerate(zip(shown, bands, strict=True))
+    ]
+    plot = draw_plot(curves, width, max(6, height - len(legend) - 1), View(ascii=ascii_only))
+    lines: list[Line] = []
+    for row in plot.rows:
+        line: Line = []
+        for span in row:
+            group = span.curve if span.curve < len(bands) else (span.curve - len(bands)) // 2
+            ghost = " ghost" if span.curve >= len(bands) else ""
+            line.append([span.text, f"curve:{group}{ghost}" if span.curve >= 0 else "dim"])
+        lines.append(line)
+    for place, text in enumerate(legend):
+        lines.append([[f" {text}", f"curve:{place}"]])
+    left = len(groups) - len(shown)
+    more = f"   {left:,} smaller groups left out" if left else ""
+    return f"{key}: mean ± std of runs that differ only in their seed{more}", lines
+
+
+def _best(y: Column, name: str) -> int | None:
+    if not y.known.any():
+        return None
+    worst = np.inf if direction_of(name) == "min" else -np.inf
+    values = np.where(y.known, y.values, worst)
+    return int(np.argmin(values) if direction_of(name) == "min" else np.argmax(values))
+
+
+def _confusion(
+    store: Store, run_ids: Sequence[str], names: Sequence[str], width: int
+) -> tuple[str, list[Line]]:
+    """The first confusion matrix among the files of each run, or the file that is named."""
+    from mltrack.tui.file_preview import preview
+
+    if not run_ids:
+        raise BadInput("Say of which run the confusion matrix is.")
+    lines: list[Line] = []
+    for run in store.runs(run_ids):
+        for path, name in _json_files(run):
+            if names and name not in names:
+                continue
+            with path.open("rb") as file:
+                head = file.read(_MATRIX_BYTES)
+            found = preview(name, head, path.stat().st_size, width, 1000)
+            if found.kind == "matrix":
+                lines += [[[f"{run.name}  {name}", "bold"]], *found.lines, []]
+                break
+    if not lines:
+        raise BadInput(
+            'No file of these runs is a confusion matrix: {"classes": [...], "matrix": [[...], ...]} as JSON.'
+        )
+    return "Confusion matrix", lines
+
+
+def _json_files(run: Run) -> list[tuple[Path, str]]:
+    from mltrack.store.client.artifacts import regular_files
+
+    if run.artifacts is None or not run.artifacts.is_dir():
+        return []
+    return [(path, name) for path, name in regular_files(run.artifacts) if name.endswith(".json")]

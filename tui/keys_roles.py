@@ -1,0 +1,17 @@
+"""Which keys change something that others see, and the role that a server with users wants for it (docs/deployment.md)."""
+
+from __future__ import annotations
+
+NEEDED: dict[tuple[str, str], str] = {
+    ("runs", "tag"): "editor",
+    ("runs", "rename"): "editor",
+    ("runs", "note"): "editor",
+    ("runs", "trash"): "editor",
+    ("runs", "register"): "editor",
+    ("runs", "pin_for_all"): "editor",
+    ("models", "describe"): "editor",
+    ("models", "promote"): "manager",
+    ("models", "rollback"): "manager",
+    ("models", "delete"): "manager",
+}
+"""By focus and the name of the key (keys.py). What only one person sees needs no role."""

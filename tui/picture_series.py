@@ -1,0 +1,170 @@
+"""Pictures of several runs side by side, step by step: which series there are, and one step of one as lines of half-blocks.
+
+Only the pictures of the step that is looked at are read and decoded. What is no picture, too large or damaged says so in its place.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from mltrack.store.client.artifacts import regular_files
+from mltrack.store.errors import BadInput, NotFound
+from mltrack.tui.clean import cell_width, clean, clip, wrap
+from mltrack.tui.draw.braille import curve_letter
+from mltrack.tui.draw.numbers import format_step
+from mltrack.tui.draw.png import MOST_SLOW_BYTES, Budget
+from mltrack.tui.file_preview import preview
+from mltrack.tui.worker_calls.files import files_root, open_below
+
+if TYPE_CHECKING:
+    from mltrack.store.records import Run
+
+MOST_SHOWN = 12
+_ENDINGS = frozenset((".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp"))
+_NUMBER = re.compile(r"\d{1,18}(?=\D*\Z)")
+_MOST_FILES = 20_000
+_BYTES = 4 << 20
+_LEAST_WIDTH, _LEAST_HEIGHT = 24, 6
+_GAP = 2
+
+Line = list[list[str]]
+Steps = dict[int, str]
+"""Step -> path of the picture."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One step of one series."""
+
+    name: str
+    names: list[str]
+    """All series."""
+    step: int
+    steps: list[int]
+    """All steps at which some run has a picture of it."""
+    lines: list[Line]
+
+
+def series_of(paths: Iterable[str]) -> dict[str, Steps]:
+    """Series by name: `log_image(key=...)` makes a folder of numbers; elsewhere the last number of a name is its step."""
+    found: dict[str, Steps] = {}
+    for path in paths:
+        name = PurePosixPath(path)
+        if name.suffix.lower() not in _ENDINGS:
+            continue
+        number = _NUMBER.search(name.stem)
+        if number is None:
+            found.setdefault(path, {})[0] = path
+            continue
+        if number[0] == name.stem and len(name.parts) > 1:
+            key = str(name.parent)
+        else:
+            stem = name.stem[: number.start()] + "*" + name.stem[number.end() :]
+            key = str(name.with_name(stem + name.suffix))
+        found.setdefault(key, {})[int(number[0])] = path
+    return found
+
+
+def pictures_of(runs: Sequence[Run]) -> dict[str, list[Steps]]:
+    """Series that any of the runs has, with their steps in each; those that most runs have first."""
+    every = [series_of(_paths(run)) for run in runs]
+    names = {name for found in every for name in found}
+    many = {name: sum(name in found for found in every) for name in names}
+    return {
+        name: [found.get(name, {}) for found in every]
+        for name in sorted(names, key=lambda name: (-many[name], name))
+    }
+
+
+def _paths(run: Run) -> Iterable[str]:
+    root = files_root(run)
+    if root is None or not root.is_dir():
+        return []
+    return [name for (_, name), _ in zip(regular_files(root), range(_MOST_FILES), strict=False)]
+
+
+def step_of(
+    runs: Sequence[Run],
+    pictures: Mapping[str, Sequence[Steps]],
+    name: str,
+    step: int | None,
+    width: int,
+    height: int,
+) -> Shown:
+    """A step of a series (the first that there is; the last step) of all runs. Raises BadInput with what there is."""
+    if not pictures:
+        raise BadInput(
+            f"No pictures were logged in {'this run' if len(runs) == 1 else 'these runs'}; mltrack.log_image does it."
+        )
+    names = list(pictures)
+    if name and name not in pictures:
+        fitting = [each for each in names if name in each]
+        if len(fitting) != 1:
+            raise BadInput(f"There are no pictures '{name}'; there are {', '.join(names[:8])}.")
+        name = fitting[0]
+    name = name or names[0]
+    steps = sorted({each for found in pictures[name] for each in found})
+    # Between two steps it is still the one before, as the runs would have shown it then.
+    step = steps[-1] if step is None else max((each for each in steps if each <= step), default=steps[0])
+    across = max(1, min(len(runs), MOST_SHOWN, (width + _GAP) // (_LEAST_WIDTH + _GAP)))
+    count = min(len(runs), MOST_SHOWN)
+    down = -(-count // across)
+    wide = (width + _GAP) // across - _GAP
+    high = max(_LEAST_HEIGHT, height // down - 2)
+    lines: list[Line] = []
+    budget = Budget(2 * MOST_SLOW_BYTES)
+    for first in range(0, count, across):
+        cells = [
+            _cell(place, runs[place], pictures[name][place], step, wide, high, budget)
+            for place in range(first, min(count, first + across))
+        ]
+        lines += _beside(cells, wide)
+        lines.append([])
+    if len(runs) > count:
+        lines.append([[f"The first {count} of {len(runs):,} runs.", "dim"]])
+    return Shown(name, names, step, steps, lines)
+
+
+def _cell(
+    place: int, run: Run, steps: Steps, step: int, width: int, height: int, budget: Budget
+) -> list[Line]:
+    at = max((each for each in steps if each <= step), default=None)
+    told = "" if at is None or at == step else f" @{format_step(at)}"
+    title = clip(f"{curve_letter(place)} {clean(run.name)}{told}", width)
+    lines: list[Line] = [[[title, f"curve:{place}"]]]
+    root = files_root(run)
+    if at is None or root is None:
+        return [*lines, [["none yet" if steps else "no such pictures", "dim"]]]
+    try:
+        with open_below(root, steps[at]) as file:
+            size = os.fstat(file.fileno()).st_size
+            shown = preview(steps[at], file.read(_BYTES), size, width, height, budget)
+    except (NotFound, BadInput, OSError) as error:
+        return [*lines, *([[part, "yellow"]] for part in wrap(str(error), width))]
+    if shown.kind != "picture":
+        return [*lines, [["this is no picture", "yellow"]]]
+    pixels = [line for line in shown.lines if line and line[0][0] == "▀"]
+    if pixels:
+        return [*lines, *pixels]
+    words = " ".join(text for line in shown.lines for text, _ in line)
+    return [*lines, *([[part, "dim"]] for part in wrap(words, width))]
+
+
+def _beside(cells: Sequence[list[Line]], width: int) -> list[Line]:
+    """Blocks of lines beside each other."""
+    lines: list[Line] = []
+    for row in range(max(map(len, cells))):
+        line: Line = []
+        for place, cell in enumerate(cells):
+            pieces = cell[row] if row < len(cell) else []
+            line += pieces
+            if place < len(cells) - 1:
+                used = sum(cell_width(text) for text, _ in pieces)
+                line.append([" " * (width - used + _GAP), ""])
+        lines.append(line)
+    return lines

@@ -1,0 +1,181 @@
+"""Jobs: queued, being built step by step, running, ended; stop them, run them again, read what they print."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any, ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+
+from mltrack.tui.clean import cell_width, clip, pad
+from mltrack.tui.keys import Focus
+from mltrack.tui.live import OnError
+from mltrack.tui.messages import StoreChanged
+from mltrack.tui.screens.base import BaseScreen
+from mltrack.tui.screens.dialogs import Question
+from mltrack.tui.widgets.bindings import bindings_of
+from mltrack.tui.widgets.lines import Lines
+from mltrack.tui.widgets.look import Line
+from mltrack.tui.widgets.row_list import RowList
+
+_SECONDS = 0.5
+_STYLES = {"running": "green", "preparing": "cyan", "queued": "yellow"}
+
+
+class JobsScreen(BaseScreen):
+    """A row for each job of the store."""
+
+    BINDINGS: ClassVar[list[BindingType]] = bindings_of("jobs")
+    file_stem = "jobs"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.jobs: list[dict[str, Any]] = []
+
+    def compose(self) -> ComposeResult:
+        yield Lines(id="head", ground="bar")
+        yield RowList(id="rows")
+        yield Lines(id="twin")
+        yield Lines(id="foot", ground="bar")
+
+    @property
+    def rows(self) -> RowList:
+        """The jobs."""
+        return self.query_one("#rows", RowList)
+
+    def focuses(self) -> tuple[Focus, ...]:
+        return ("jobs", "everywhere")
+
+    @property
+    def looked_at(self) -> str | None:
+        return self.rows.current
+
+    def on_mount(self) -> None:
+        self.set_focus(self.rows)
+        self.set_interval(_SECONDS, self._load)
+
+    def on_resize(self) -> None:
+        self.show_footer()
+        self._load()
+
+    def on_store_changed(self, message: StoreChanged) -> None:
+        self._load()
+
+    def _load(self) -> None:
+        if self.is_current:
+            if not self.mltrack.live.running:
+                self.query_one("#head", Lines).show([((" Jobs", "bold"),)])
+                self.rows.show(self.absent_lines())
+            self.mltrack.live.ask("jobs_page", self._arrived, self.failed, topic="jobs")
+
+    def _arrived(self, page: dict[str, Any]) -> None:
+        self.jobs = page["jobs"]
+        counts = {
+            phase: sum(job["phase"] == phase for job in self.jobs)
+            for phase in ("running", "preparing", "queued")
+        }
+        words = [
+            f"{count} {'building' if phase == 'preparing' else phase}"
+            for phase, count in counts.items()
+            if count
+        ]
+        head = f"   {'  '.join(words) or 'nothing is running'}"
+        self.query_one("#head", Lines).show([((" Jobs", "bold"), (head, "dim"))])
+        self.rows.fill(
+            [job["run_id"] for job in self.jobs], self._lines(), [job["run_name"] for job in self.jobs]
+        )
+        if not self.jobs:
+            self.rows.show([(), ((" No job was launched into this store. 3 shows projects.", "dim"),)])
+        job = self._job()
+        store = f" --store {shlex.quote(self.mltrack.where)}" if self.mltrack.where else ""
+        line = job["line"] if job else f"mltrack{store} jobs"
+        self.query_one("#twin", Lines).show([((f" $ {line}", "dim"),)])
+
+    def _lines(self) -> list[Line]:
+        wide = min(30, max((cell_width(job["run_name"]) for job in self.jobs), default=0))
+        rows: list[Line] = []
+        for job in self.jobs:
+            style = _STYLES.get(job["phase"], "dim" if job["status"] == "FINISHED" else "error")
+            says = job["reason"] or (job["text"] if job["phase"] != "ended" else "") or ""
+            rows.append(
+                (
+                    (pad(clip(job["run_name"], wide), wide) + "  ", "bold"),
+                    (pad(clip(job["phase_text"], 14), 14), style),
+                    (pad(job["backend"], 8), "dim"),
+                    (pad(clip(job["age"], 6), 6, "right") + "  ", "dim"),
+                    (clip(str(says), max(8, self.size.width - wide - 36)), ""),
+                )
+            )
+        return rows
+
+    def _job(self) -> dict[str, Any] | None:
+        place = self.rows.cursor
+        return self.jobs[place] if place < len(self.jobs) else None
+
+    # -- keys
+
+    def action_next_job(self) -> None:
+        self.rows.move(1)
+
+    def action_previous_job(self) -> None:
+        self.rows.move(-1)
+
+    def action_first_job(self) -> None:
+        self.rows.move(-len(self.rows.keys))
+
+    def action_last_job(self) -> None:
+        self.rows.move(len(self.rows.keys))
+
+    async def action_open_job(self) -> None:
+        await self._open("Overview")
+
+    async def action_job_logs(self) -> None:
+        await self._open("Logs")
+
+    async def _open(self, tab: str) -> None:
+        from mltrack.tui.screens.run import RunScreen
+
+        job = self._job()
+        if job is None:
+            self.say("There is no job to open.")
+        elif job["phase"] == "queued" and not job["scheduler"]:
+            self.say(f"{job['run_name']} waits: {job['text'] or 'its run begins when its turn comes'}.")
+        else:
+            await self.app.push_screen(RunScreen(self.rows, tab))
+
+    async def action_job_stop(self) -> None:
+        job = self._job()
+        if job is None or job["phase"] == "ended":
+            self.say("There is nothing to stop: this job has ended.")
+            return
+        verb = "Cancel" if job["phase"] == "queued" else "Stop"
+
+        def answered(yes: bool | None) -> None:
+            if yes:
+                self.mltrack.live.ask(
+                    "job_stop",
+                    lambda done: self.say(f"Asked {done['name']} to end.", "green"),
+                    self.failed,
+                    run_id=job["run_id"],
+                )
+
+        await self.app.push_screen(
+            Question(f"{verb} {job['run_name']} ({job['backend']}, {job['phase_text']})?"), answered
+        )
+
+    def action_job_again(self) -> None:
+        job = self._job()
+        if job is not None:
+            launch_like(self, job["run_id"])
+
+
+def launch_like(screen: BaseScreen, run_id: str, otherwise: OnError | None = None) -> None:
+    """Open the form with what a run was launched with; ``otherwise`` takes a run that was not launched by us."""
+
+    def arrived(asked: dict[str, Any]) -> None:
+        from mltrack.tui.screens.launch import LaunchScreen
+
+        screen.app.push_screen(LaunchScreen(asked))
+
+    screen.mltrack.live.ask("launch_like", arrived, otherwise or screen.failed, run_id=run_id)

@@ -1,0 +1,72 @@
+"""What tidying asks before it asks the person: what would go, and how many bytes that is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mltrack.store.errors import BadInput
+from mltrack.store.store import Store
+from mltrack.tui.cli.tidy import find_checkpoints, models_of, trim
+from mltrack.tui.cli.trash import size_of
+from mltrack.tui.draw.numbers import format_bytes
+
+_MOST = 100_000
+
+
+def weigh_keep(store: Store, run_id: str, count: int) -> dict[str, Any]:
+    """What keeping the best ``count`` of a family puts into the trash: {"ids", "names" kept, "bytes", "goal", "spared"}. The family is the
+    run's children, or its siblings when it has none."""
+    runs = store.runs([run_id], (), ())
+    if not runs:
+        raise BadInput("The run is not in the store any more.")
+    quoted = run_id.replace("'", "''")
+    children = store.search(f"parent_id = '{quoted}'", limit=1).run_ids
+    parent = run_id if children else runs[0].parent_id
+    if parent is None:
+        raise BadInput(f"{runs[0].name} is no sweep and stands in none.")
+    trimmed, goal = trim(store, parent, count)
+    return {
+        "ids": [run.run_id for run in trimmed.others],
+        "names": [run.name for run in trimmed.kept],
+        "bytes": sum(size_of(run, store) for run in trimmed.others),
+        "goal": goal,
+        "spared": len(trimmed.spared),
+    }
+
+
+def weigh_purge(store: Store) -> dict[str, Any]:
+    """What emptying the trash removes for good: {"ids", "bytes", "owners"}. Runs that a registered model is made of stay."""
+    ids = store.search("", lifecycle="trash", limit=_MOST).run_ids
+    held = models_of(store)
+    runs = [run for run in store.runs(ids, (), ()) if run.run_id not in held]
+    return {
+        "ids": [run.run_id for run in runs],
+        "bytes": sum(size_of(run, store) for run in runs),
+        "owners": sorted({run.user for run in runs if run.user}),
+        "held": len(ids) - len(runs),
+    }
+
+
+def checkpoint_lines(store: Store) -> list[list[list[str]]]:
+    """All checkpoints of the store's runs as lines, the spare ones first."""
+    found = find_checkpoints(store)
+    found.sort(key=lambda pair: bool(pair[1].needed))
+    spare = [one for _, one in found if not one.needed]
+    total = format_bytes(sum(one.size for one in spare))
+    head = f" {len(spare):,} of {len(found):,} are needed by nothing, {total}. `mltrack checkpoints --delete` removes them."
+    lines: list[list[list[str]]] = [[[head, "dim"]], []]
+    wide = max((len(run.name) for run, _ in found), default=0)
+    for run, one in found:
+        why = [one.needed, "dim"] if one.needed else ["needed by nothing", "yellow"]
+        lines.append(
+            [
+                [f" {run.name:<{wide}}  ", ""],
+                [f"{format_bytes(one.size):>8}  ", ""],
+                [f"{one.name}   ", "cyan"],
+                why,
+            ]
+        )
+    return lines
+
+
+CALLS = (weigh_keep, weigh_purge, checkpoint_lines)
