@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, TypeAlias, cast
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +62,50 @@ class Job:
 
 
 def job_from(table: dict[str, Any]) -> Job:
-    """A job from its JSON; what a newer version added is left out."""
-    known = {item.name for item in fields(Job)}
-    return Job(
-        **{
-            "command": [],
-            "environment": {},
-            **{name: value for name, value in table.items() if name in known},
-        }
+    """A job from its JSON; what a newer version added is left out. Raises TypeError for what is not of its type."""
+    known = {item.name: str(item.type) for item in fields(Job)}
+    given = {name: value for name, value in table.items() if name in known}
+    for name, value in given.items():
+        if not _is_of(value, known[name]):
+            raise TypeError(f"{name} of a job is {known[name]}")
+    slurm = kept(
+        given.get("slurm", {}), {"tasks": int, "task": int, "children": list, "inside": str, "image": str}
     )
+    facts = kept(given.get("facts", {}), {"project": {"address": str, "entry": str}})
+    return Job(**{"command": [], "environment": {}, **given, "slurm": slurm, "facts": facts})
+
+
+def _is_of(value: object, type_name: str) -> bool:
+    if type_name.endswith(" | None"):
+        return value is None or _is_of(value, type_name.removesuffix(" | None"))
+    kind = {"str": str, "bool": bool, "int": int, "list": list, "dict": dict}[type_name.partition("[")[0]]
+    if not isinstance(value, kind):
+        return False
+    if type_name in ("list[str]", "dict[str, str]"):
+        items = value.values() if isinstance(value, dict) else cast("list[object]", value)
+        return all(isinstance(item, str) for item in items)
+    return True
+
+
+Types: TypeAlias = "Mapping[str, type | Types]"
+
+
+def kept(table: Mapping[str, Any], types: Types) -> dict[str, Any]:
+    """``table`` without what is not of its type there: others may have written it. Whole numbers have 64 bits."""
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        kind = types.get(name)
+        if isinstance(kind, Mapping):
+            if isinstance(value, dict):
+                found[name] = kept(value, kind)
+        elif (
+            kind is None
+            or value is None
+            or (isinstance(value, kind) and not (kind is int and abs(value) >= 1 << 63))
+        ):
+            found[name] = value
+    return found
+
+
+def _is_huge(value: object) -> bool:
+    return isinstance(value, int) and abs(value) >= 1 << 63

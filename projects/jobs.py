@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from mltrack.projects.errors import LaunchError
-from mltrack.projects.job import Job, job_from
+from mltrack.projects.job import Job, Types, job_from, kept
 from mltrack.store.client import host
 from mltrack.store.client.journal import make_folder, now_ms, open_file, random_hex, share_mode
 
@@ -30,6 +30,21 @@ PHASES = ("queued", "preparing", "running", "ended")
 NOT_OWN = "Only its owner can stop a job, and only while nobody else may write to its folder below the store's jobs/."
 # Ended jobs beyond this many are forgotten; their runs are not.
 KEPT_JOBS = 500
+# What is read of a state, which somebody else may have written.
+_STATE: Types = {
+    "phase": str,
+    "since_ms": int,
+    "ended_ms": int,
+    "text": str,
+    "reason": str,
+    "status": str,
+    "exit_code": int,
+    "step": int,
+    "steps": int,
+    "sweep": str,
+    "supervisor": {"pid": int, "pstart": str, "host": str, "machine": str},
+    "handle": {"restarts": int},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,10 +156,9 @@ def read_job(folder: Path) -> JobState | None:
         return None
     finally:
         os.close(opened)
-    if job is None or not isinstance(job.slurm, dict) or not isinstance(job.parent, str | None):
+    if job is None:
         return None
-    if not isinstance(state, dict):
-        state = {}
+    state = kept(state, _STATE) if isinstance(state, dict) else {}
     phase = str(state.get("phase", "queued"))
     return JobState(job, folder, phase if phase in PHASES else "queued", _watched(folder), state, own)
 
