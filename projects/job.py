@@ -98,11 +98,7 @@ def kept(table: Mapping[str, Any], types: Types) -> dict[str, Any]:
         if isinstance(kind, Mapping):
             if isinstance(value, dict):
                 found[name] = kept(value, kind)
-        elif (
-            kind is None
-            or value is None
-            or (isinstance(value, kind) and not (kind is int and abs(value) >= 1 << 63))
-        ):
+        elif kind is None or value is None or (isinstance(value, kind) and not _is_huge(value)):
             found[name] = value
     return found
 

@@ -20,6 +20,7 @@ from mltrack.store.errors import Forbidden, StoreUnavailable
 from mltrack.store.identity import Identity, told_by
 from mltrack.store.sources.mlflow_http import MlflowClient, NotReached
 from mltrack.tui.app import MltrackApp
+from mltrack.tui.screens.help import HelpScreen
 from mltrack.tui.screens.runs import RunsScreen
 from mltrack.tui.worker_calls.models_pages import model_move
 from mltrack.tui.worker_calls.who import who
@@ -156,9 +157,20 @@ def test_a_key_that_was_refused_asks_again_for_the_next_press(
 
     async def story() -> None:
         app = MltrackApp(way.address, place=way.address)
-        async with app.run_test(size=(100, 30)) as pilot:
+
+        def help_line(id: str) -> str:
+            assert isinstance(app.screen, HelpScreen)
+            rows = app.screen.actions.rows
+            return next("".join(text for text, _ in row.line) for row in rows if row.key and row.key.id == id)
+
+        async with app.run_test(size=(140, 40)) as pilot:
             await until_shown(pilot, lambda: isinstance(app.screen, RunsScreen) and app.screen.view)
             await until_shown(pilot, lambda: app.refusal("runs", "tag"))
+            await pilot.press("question_mark")
+            await until_shown(pilot, lambda: isinstance(app.screen, HelpScreen) and app.screen.actions.rows)
+            assert "you are viewer here" in help_line("tag") and "you are viewer" not in help_line("sort")
+            await pilot.press("escape")
+            await until_shown(pilot, lambda: isinstance(app.screen, RunsScreen))
             auth(server.root, "role", "grant", "bob", "editor", "--on", "store")
             await pilot.press("T")
             await until_shown(pilot, lambda: not app.refusal("runs", "tag"))

@@ -24,6 +24,7 @@ from mltrack.tui.widgets.bindings import bindings_of
 from mltrack.tui.widgets.line_input import LineInput
 from mltrack.tui.widgets.lines import Lines
 from mltrack.tui.widgets.look import Line
+from mltrack.tui.widgets.look import shown as shown_as
 
 _TWIN_WIDTH = 100
 
@@ -165,7 +166,13 @@ class HelpScreen(BaseScreen):
                 rows += [_Row(())] if rows else []
                 rows.append(_Row(((FOCUS_TITLES[focus], "header"),)))
                 rows += [
-                    _Row(self._line(key.shown, key.label, key.twin, wide, label), key, twin=key.twin)
+                    _Row(
+                        self._line(
+                            key.shown, key.label, key.twin, wide, label, self.mltrack.refusal(focus, key.id)
+                        ),
+                        key,
+                        twin=key.twin,
+                    )
                     for key in found
                 ]
         commands = [
@@ -189,11 +196,14 @@ class HelpScreen(BaseScreen):
             rows.append(_Row((("Nothing here is called so; esc goes back.", "dim"),)))
         self.actions.offer(rows)
 
-    def _line(self, shown: str, label: str, twin: str, wide: int, label_width: int) -> Line:
+    def _line(self, shown: str, label: str, twin: str, wide: int, label_width: int, why: str = "") -> Line:
+        """``why``: what stands behind a key instead of its twin, because it may do nothing here."""
+        look, told = ("dim", "dim") if why else ("key", "")
         if self.size.width < _TWIN_WIDTH:
-            return ((pad(shown, wide), "key"), (clip(label, max(8, self.size.width - wide - 1)), ""))
-        line: Line = ((pad(shown, wide), "key"), (pad(label, label_width), ""))
-        return (*line, ("$ " + twin, "dim")) if twin else line
+            return ((pad(shown, wide), look), (clip(label, max(8, self.size.width - wide - 1)), told))
+        line: Line = ((pad(shown, wide), look), (pad(label, label_width), told))
+        behind = shown_as(why) if why else "$ " + twin if twin else ""
+        return (*line, (behind, "dim")) if behind else line
 
     @on(ActionList.Moved)
     def _show_twin(self) -> None:
