@@ -396,7 +396,7 @@ class Fold:
                 if rows
                 else ensure_run(
                     self._database,
-                    JournalName("", "meta", run_id, "", 0, "main", {"time": time.time_ns() // 1_000_000}),
+                    JournalName("", "meta", run_id, "", 0, "main", {"time": self._changed_ms(run_id)}),
                 )
             )
             self._database.execute("UPDATE run SET damage = ? WHERE id = ?", (reason, run))
@@ -405,6 +405,14 @@ class Fold:
                     "UPDATE run SET status = 'FAILED', reason = 'damaged' WHERE id = ?", (run,)
                 )
             settle_run(self._database, run, keep_status=not rows)
+
+    def _changed_ms(self, run_id: str) -> int:
+        """When a run was last written to, for one whose own times cannot be read."""
+        try:
+            folder = run_folder(self._root, run_id)
+            return max(path.lstat().st_mtime_ns for path in folder.iterdir()) // 1_000_000
+        except (OSError, ValueError):
+            return time.time_ns() // 1_000_000
 
     # -- what follows from having read everything
 

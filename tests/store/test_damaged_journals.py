@@ -346,6 +346,8 @@ def test_what_is_no_file_stops_nobody(root: Path) -> None:
     (folder / f"meta.{'4' * 16}.jsonl").symlink_to(folder / f"meta.{'4' * 16}.jsonl")
     (folder / f"points.{'5' * 16}.jsonl").write_bytes(b"")
     (folder / f"points.{'6' * 16}.jsonl").write_bytes(b"x" * 70_000)
+    for file in folder.iterdir():  # a week old: such a run does not stand in front of all that happened since
+        os.utime(file, (1_700_000_000, 1_700_000_000), follow_symlinks=False)
     (root / "runs" / "zz").mkdir()
     (root / "runs" / "file").write_text("x")
     (root / "open").mkdir(exist_ok=True)
@@ -356,6 +358,7 @@ def test_what_is_no_file_stops_nobody(root: Path) -> None:
         assert len(report.damaged) >= 3
         store.refresh(None)
         assert store.run(BAD).damage
+        assert store.run(BAD).start_ms == 1_700_000_000_000
         good_is_there(store)
 
 
