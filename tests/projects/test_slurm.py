@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +257,26 @@ def test_a_requeued_job_is_a_new_start_of_the_same_run(project: Path) -> None:
     assert [job.job.run_id for job in list_jobs(choose_store().root)] == [run_id]
 
 
+def test_a_job_that_gives_way_to_others_goes_on_after_them(project: Path) -> None:
+    whole = {"gres": "gpu:2"}
+    spare = [submit(project, "wait", slurm={"partition": "spare", **whole}) for _ in range(2)]
+    for run_id in spare:
+        wait_until(printed(run_id, "up "), "it ran")
+    # Only in one of their places is there room for this one.
+    urgent = submit(project, "wait", slurm={"partition": "urgent", **whole})
+    wait_until(printed(urgent, "up "), "the urgent one ran")
+    gave_way = [run_id for run_id in spare if looked_at(run_id)["phase"] == "queued"]
+    assert len(gave_way) == 1
+    wait_until(lambda: "requeued 1x" in str(looked_at(gave_way[0]).get("text")), "it waits again")
+    assert status_of(gave_way[0]) == ("SCHEDULED", "requeued by Slurm (preemption)")
+    (project / "enough").touch()
+    assert ended(urgent).status == "FINISHED"
+    subprocess.run(["scontrol", "update", f"JobId={number_of(gave_way[0])}", "StartTime=now"], check=True)
+    run = ended(gave_way[0])
+    assert (run.status, attempts(run.run_id), run.metrics["seen"].count) == ("FINISHED", 2, 2)
+    assert (ended(spare[0]).status, ended(spare[1]).status) == ("FINISHED", "FINISHED")
+
+
 def test_a_process_that_is_killed_with_its_parent_gets_its_end_from_slurm(project: Path) -> None:
     run_id = submit(project, "deaf")
     wait_until(printed(run_id, "up "), "it ran")
@@ -404,10 +426,47 @@ def test_a_node_that_dies_takes_its_job_along_and_slurm_tells(project: Path) -> 
     _service("start-slurm.sh")
 
 
-def _service(script: str, *words: str) -> None:
-    state = str(Path(os.environ["SLURM_CONF"]).parent)
+@pytest.mark.long
+def test_what_the_controller_has_forgotten_is_known_from_the_accounts(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not (shutil.which("slurmdbd") and shutil.which("mariadbd")):
+        pytest.skip("needs accounting: apt-get install slurmdbd mariadb-server (or your system's packages)")
+    accounting = {"MLT_SLURM_DIR": str(tmp_path / "c"), "MLT_SLURM_ACCOUNTING": "1"}
+    (tmp_path / "c").mkdir()
+    usual = os.environ["SLURM_CONF"]
+    try:
+        _service("start-slurm.sh", **accounting)
+        monkeypatch.setenv("SLURM_CONF", str(tmp_path / "c" / "slurm.conf"))
+        killed, cancelled = submit(project, "deaf"), submit(project, "deaf")
+        for run_id in (killed, cancelled):
+            wait_until(printed(run_id, "up "), "it ran")
+        numbers = number_of(killed), number_of(cancelled)
+        subprocess.run(["scancel", "--signal=KILL", "--full", numbers[1]], check=True)
+        subprocess.run(["scancel", numbers[1]], check=True)
+        for process in _processes_of(numbers[0]):
+            os.kill(process, signal.SIGKILL)
+        for number in numbers:
+            wait_until(partial(_forgotten, number), "the controller forgot it")
+            found = look_up(number)
+            assert found is not None and found.ended, found
+        run = ended(killed)
+        assert (run.status, run.exit_code, run.reason) == ("FAILED", 137, "signal 9")
+        assert ended(cancelled).status in ("KILLED", "FAILED")
+    finally:
+        monkeypatch.setenv("SLURM_CONF", usual)
+        _service("stop-slurm.sh", "--purge", **accounting)
+
+
+def _forgotten(number: str) -> bool:
+    return (
+        subprocess.run(["scontrol", "show", "job", number], capture_output=True, check=False).returncode != 0
+    )
+
+
+def _service(script: str, *words: str, **more: str) -> None:
     command = [str(Path(__file__).parents[1] / "services" / script), *words]
-    environment = {**os.environ, "MLT_SLURM_DIR": state}
+    environment = {**os.environ, "MLT_SLURM_DIR": str(Path(os.environ["SLURM_CONF"]).parent), **more}
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
 
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Starts a Slurm of two nodes with two fake GPUs each on the loopback interface, without systemd and munge, and prints
 # MLT_SLURM_CONF=... to export. State lies in MLT_SLURM_DIR (default: a folder of this user in the temporary folder).
-# Starting twice gives the same cluster and revives nodes that died. Needs root, as slurmd does.
+# Starting twice gives the same cluster and revives nodes that died. Needs root, as slurmd does. With MLT_SLURM_ACCOUNTING it keeps
+# accounts, and what has ended is forgotten by all but these within seconds.
 set -euo pipefail
 state=${MLT_SLURM_DIR:-${TMPDIR:-/tmp}/mlt-slurm-$(id -u)}
 nodes=2 gpus=2
@@ -30,6 +31,10 @@ for one in held: one.bind(("127.0.0.1", 0))
 print(*(one.getsockname()[1] for one in held))')
     read -r port node_ports <<<"$ports"
     memory=$(awk '/MemTotal/ {print int($2 / 1024) - 512}' /proc/meminfo)
+    accounting=AccountingStorageType=accounting_storage/none remembered=3600
+    if [ -n "${MLT_SLURM_ACCOUNTING:-}" ]; then
+        accounting=$(MLT_SLURM_DIR=$state "$(dirname "$0")/start-slurm-accounting.sh") remembered=2
+    fi
     cat >"$SLURM_CONF" <<C
 ClusterName=mlt
 SlurmctldHost=localhost(127.0.0.1)
@@ -51,10 +56,12 @@ SchedulerParameters=batch_sched_delay=0,bf_interval=5,sched_interval=2,sched_min
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=2
 JobAcctGatherParams=OverMemoryKill
-AccountingStorageType=accounting_storage/none
+$accounting
 GresTypes=gpu
 ReturnToService=2
-MinJobAge=3600
+MinJobAge=$remembered
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 KillWait=20
 OverTimeLimit=0
 SlurmctldTimeout=30
@@ -84,8 +91,11 @@ C
         mkdir -p "$state/spool-n$number"
     done
     echo "SlurmdParameters=config_overrides" >>"$SLURM_CONF"
-    echo "PartitionName=main Nodes=n[1-$nodes] Default=YES MaxTime=INFINITE DefaultTime=60 State=UP" >>"$SLURM_CONF"
-    echo "PartitionName=short Nodes=n[1-$nodes] MaxTime=1 DefaultTime=1 State=UP" >>"$SLURM_CONF"
+    echo "PartitionName=main Nodes=n[1-$nodes] Default=YES MaxTime=INFINITE DefaultTime=60 PreemptMode=OFF State=UP" >>"$SLURM_CONF"
+    echo "PartitionName=short Nodes=n[1-$nodes] MaxTime=1 DefaultTime=1 PreemptMode=OFF State=UP" >>"$SLURM_CONF"
+    # Jobs of the one give way to those of the other.
+    echo "PartitionName=spare Nodes=n[1-$nodes] DefaultTime=60 PriorityTier=1 PreemptMode=REQUEUE State=UP" >>"$SLURM_CONF"
+    echo "PartitionName=urgent Nodes=n[1-$nodes] DefaultTime=60 PriorityTier=9 PreemptMode=OFF State=UP" >>"$SLURM_CONF"
     slurmctld -f "$SLURM_CONF" -c >"$state/log/slurmctld.out" 2>&1
 fi
 for number in $(seq "$nodes"); do node "$number"; done
