@@ -11,6 +11,8 @@ import tempfile
 import time
 from typing import IO, Any
 
+from mltrack import __version__
+
 FIRST = 0
 """The id of the question that the worker is started with."""
 _LAST_WORDS = 2000
@@ -35,7 +37,10 @@ class WorkerProcess:
             remote = remote_of(where)
             assert remote is not None
             self.host = remote.host
-            command = remote.command(["worker", *(["--readonly"] if readonly else [])])
+            # Over there may be another version, whose answers would be something else.
+            command = remote.command(
+                ["worker", f"--screen-version={__version__}", *(["--readonly"] if readonly else [])]
+            )
         else:
             # -c instead of -m: no second import of the package's __main__, and the folder we run in is not searched.
             code = (

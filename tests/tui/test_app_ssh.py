@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -103,6 +104,17 @@ def test_who_is_not_there_is_one_sentence(box: dict[str, str], open_app: OpenApp
         timeout=60,
     )
     assert wrong.returncode != 0 and "names no machine" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+def test_another_version_over_there_is_named(box: dict[str, str], store: Path, open_app: OpenApp) -> None:
+    there = box["MLTRACK_SSH_COMMAND"].replace(
+        f"{sys.executable} -m mltrack.tui.cli",
+        f"{sys.executable} -c 'import mltrack; mltrack.__version__ = \"0.0.9\"; import mltrack.tui.cli.main as m; m.main()'",
+    )
+    app = open_app({**box, "MLTRACK_SSH_COMMAND": there}, f"ssh://mltbox{store}", columns=170)
+    app.until(f"mltrack is 0.0.9 here and {re.escape(mltrack.__version__)} where the screen is")
+    app.press("Q")
+    assert app.finish() == 0
 
 
 def test_the_command_over_ssh(box: dict[str, str], store: Path) -> None:

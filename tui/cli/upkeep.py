@@ -118,11 +118,20 @@ def doctor_command(session: Session, check: bool, as_json: bool, as_csv: bool, r
 
 @click.command("worker")
 @click.option("--readonly", is_flag=True, help="Answer queries, fold nothing.")
+@click.option(
+    "--screen-version", metavar="VERSION", help="The mltrack that asks; another one than this is refused."
+)
 @click.pass_obj
-def worker_command(session: Session, readonly: bool) -> None:
+def worker_command(session: Session, readonly: bool, screen_version: str | None) -> None:
     """Serve the screen on standard input and output: fold and answer queries."""
+    from mltrack import __version__
+    from mltrack.store.errors import BadInput
     from mltrack.tui.worker_calls import serve
 
+    if screen_version not in (None, __version__):
+        raise BadInput(
+            f"mltrack is {__version__} here and {screen_version} where the screen is; install one of them in both places."
+        )
     serve(session.where, readonly)
 
 
