@@ -7,6 +7,7 @@ on SQLite it takes the write lock at its start, so that what it read is still tr
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import re
 import sqlite3
@@ -28,6 +29,8 @@ BUSY_SECONDS = 30.0
 # PostgreSQL tells whoever listens here that the store was changed.
 CHANNEL = "mltrack_changed"
 CONNECT_SECONDS = 10
+# SQLite takes no more than 999 values in one statement where it is old.
+_VALUES_ASKED = 500
 Row = tuple[Any, ...]
 
 
@@ -46,7 +49,8 @@ class Database:
         self._connect: Callable[[], Any] | None = None
         self._changed = False
         self._told = False
-        self._notify = False
+        self._seq: int | None = None
+        self._piped = False
         self._errors: tuple[type[Exception], ...] = (sqlite3.Error,)
         self._refused: tuple[type[Exception], ...] = ()
         if kind == "postgresql":
@@ -69,7 +73,9 @@ class Database:
                     raise
                 self._connect_again()
                 cursor = self.connection.execute(sql.replace("?", "%s"), _escaped(parameters))
-            return [_exact(row) for row in cursor.fetchall()] if cursor.description else []
+            # In a pipeline only what has rows is waited for; an error in others is raised by the next of these, or the end.
+            has_rows = _has_rows(sql) if self._piped else cursor.description
+            return [_exact(row) for row in cursor.fetchall()] if has_rows else []
         except self._errors as error:
             raise self._explained(error) from error
 
@@ -84,6 +90,15 @@ class Database:
                 cursor.executemany(sql.replace("?", "%s"), [_escaped(row) for row in rows])
         except self._errors as error:
             raise self._explained(error) from error
+
+    def select_in(self, sql: str, values: Iterable[Any]) -> list[Row]:
+        """All rows of a SELECT that ends with ``IN``, for any number of values."""
+        wanted = list(values)
+        found: list[Row] = []
+        for first in range(0, len(wanted), _VALUES_ASKED):
+            part = wanted[first : first + _VALUES_ASKED]
+            found += self.execute(f"{sql} ({', '.join('?' * len(part))})", part)
+        return found
 
     def _may_repeat(self, sql: str) -> bool:
         return not self._depth and self.connection.closed and sql.startswith(("SELECT", "BEGIN"))
@@ -142,14 +157,17 @@ class Database:
             return
         self.execute("BEGIN IMMEDIATE" if self.kind == "sqlite" else "BEGIN")
         self._depth = 1
-        self._notify = False
+        self._seq = None
         try:
             if self.kind == "postgresql":
                 # The same promise as BEGIN IMMEDIATE: what a transaction read is still true when it writes.
                 self.execute("SELECT pg_advisory_xact_lock(7203911)")
-            yield
-            if self._notify:
-                self.execute(f"NOTIFY {CHANNEL}")  # sent when the transaction is committed
+                with self._pipeline():
+                    yield
+                    if self._seq is not None:
+                        self.execute(f"NOTIFY {CHANNEL}")  # sent when the transaction is committed
+            else:
+                yield
         except BaseException:
             self._depth = 0
             self._rollback()
@@ -158,6 +176,18 @@ class Database:
             self.execute("COMMIT")  # still inside: on a new connection it would say that all is well
         finally:
             self._depth = 0
+
+    @contextmanager
+    def _pipeline(self) -> Iterator[None]:
+        """Statements that return nothing are not waited for: the way to the server and back costs more than most of them."""
+        try:
+            with self.connection.pipeline():
+                self._piped = True
+                yield
+        except self._errors as error:
+            raise self._explained(error) from error
+        finally:
+            self._piped = False
 
     def _rollback(self) -> None:
         if self.kind == "postgresql" and self.connection.closed:
@@ -180,16 +210,21 @@ class Database:
         )
 
     def next_seq(self) -> int:
-        """The next value of the change counter. Inside a transaction: commits order changes as readers see them."""
-        self._notify = self.kind == "postgresql"
-        rows = self.execute(
-            "UPDATE setting SET value = CAST(CAST(value AS BIGINT) + 1 AS TEXT) WHERE key = 'seq' RETURNING value"
-        )
-        return int(rows[0][0])
+        """The value of the change counter for all that this transaction changes. Commits order changes as readers see them."""
+        if self._seq is None:
+            rows = self.execute(
+                "UPDATE setting SET value = CAST(CAST(value AS BIGINT) + 1 AS TEXT) WHERE key = 'seq' RETURNING value"
+            )
+            self._seq = int(rows[0][0])
+        return self._seq
 
     def close(self) -> None:
         """Give the connection back."""
         self.connection.close()
+
+
+def _has_rows(sql: str) -> bool:
+    return sql.startswith("SELECT") or " RETURNING " in sql
 
 
 def _escaped(parameters: Sequence[Any]) -> Row:
@@ -383,6 +418,8 @@ def open_postgresql(url: str, readonly: bool = False) -> Database:
         raise StoreUnavailable(
             "A PostgreSQL store needs psycopg: pip install 'mltrack-tui[postgres]'."
         ) from None
+    # What a pipeline of a lost connection has to say is an error of ours already; without a handler it went to the terminal.
+    logging.getLogger("psycopg").addHandler(logging.NullHandler())
     plain = url.replace("postgresql+psycopg://", "postgresql://", 1)
 
     def connect() -> Any:

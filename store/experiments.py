@@ -6,29 +6,55 @@ from mltrack.store.database import Database
 from mltrack.store.records import Experiment
 
 
-def experiment_for(database: Database, name: str, at_ms: int) -> int:
-    """The experiment a run started at ``at_ms`` under ``name`` belongs to; made when there is none. Inside a transaction.
+class ExperimentNames:
+    """Which experiment a name stands for. Reads each name once, so it is good for one transaction and what that makes."""
 
-    A rename or deletion holds for runs that started before it, however late their journals arrive; a run that starts
-    later under the old name begins a new experiment.
-    """
-    renamed = database.execute(
-        "SELECT experiment_id FROM experiment_name WHERE name = ? AND until_ms >= ? ORDER BY until_ms LIMIT 1",
-        (name, at_ms),
-    )
-    if renamed:
-        return int(renamed[0][0])
-    rows = database.execute(
-        "SELECT id FROM experiment WHERE name = ? AND (lifecycle = 'active' OR deleted_ms >= ?) ORDER BY lifecycle LIMIT 1",
-        (name, at_ms),
-    )
-    if rows:
-        return int(rows[0][0])
-    made = database.execute(
-        "INSERT INTO experiment (name, created_ms, updated_ms) VALUES (?, ?, ?) RETURNING id",
-        (name, at_ms, at_ms),
-    )
-    return int(made[0][0])
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._renamed: dict[str, list[tuple[int, int]]] = {}
+        self._named: dict[str, list[tuple[int, int | None]]] = {}
+
+    def number(self, name: str, at_ms: int) -> int:
+        """The experiment a run started at ``at_ms`` under ``name`` belongs to; made when there is none.
+
+        A rename or deletion holds for runs that started before it, however late their journals arrive; a run that starts
+        later under the old name begins a new experiment.
+        """
+        if name not in self._named:
+            self._read(name)
+        for number, until_ms in self._renamed[name]:
+            if until_ms >= at_ms:
+                return number
+        for number, deleted_ms in self._named[name]:
+            if deleted_ms is None or deleted_ms >= at_ms:
+                return number
+        made = self._database.execute(
+            "INSERT INTO experiment (name, created_ms, updated_ms) VALUES (?, ?, ?) RETURNING id",
+            (name, at_ms, at_ms),
+        )
+        number = int(made[0][0])
+        self._named[name].insert(0, (number, None))
+        return number
+
+    def _read(self, name: str) -> None:
+        renamed = self._database.execute(
+            "SELECT experiment_id, until_ms FROM experiment_name WHERE name = ? ORDER BY until_ms", (name,)
+        )
+        self._renamed[name] = [(int(number), int(until_ms)) for number, until_ms in renamed]
+        named = self._database.execute(
+            "SELECT id, lifecycle, deleted_ms FROM experiment"
+            " WHERE name = ? AND (lifecycle = 'active' OR deleted_ms IS NOT NULL) ORDER BY lifecycle, id",
+            (name,),
+        )
+        self._named[name] = [
+            (int(number), None if lifecycle == "active" else int(deleted_ms))
+            for number, lifecycle, deleted_ms in named
+        ]
+
+
+def experiment_for(database: Database, name: str, at_ms: int) -> int:
+    """The experiment that a run started at ``at_ms`` under ``name`` belongs to. Inside a transaction."""
+    return ExperimentNames(database).number(name, at_ms)
 
 
 def experiments(database: Database) -> list[Experiment]:

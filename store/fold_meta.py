@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from mltrack.store.database import Database
-from mltrack.store.experiments import experiment_for
+from mltrack.store.experiments import ExperimentNames
 from mltrack.store.journal_reader import JournalName
 
 # Summary fields as the client writes them: whole numbers and floats (which may be quoted NaN or infinities) by place.
@@ -37,7 +37,10 @@ class RunState:
     facts: dict[str, Any]
     changed: bool = False
     skipped: int = 0
-    refused: list[dict[str, Any]] = field(default_factory=list)
+    # By jid the size of the points file that its writer closed with.
+    closed: dict[str, int] = field(default_factory=dict)
+    # Names of the params that have a row, once they were read.
+    params: set[str] | None = None
 
     def offer(self, name: str, stamp: str, value: Any) -> None:
         """Largest stamp wins."""
@@ -51,14 +54,21 @@ class RunState:
         found = self.values.get(name)
         return default if found is None else found[1]
 
+    def has_ended(self, attempt: str) -> bool:
+        """Whether the journals say how an attempt ended."""
+        return self.get(f"end {attempt}", {"status": "RUNNING"})["status"] not in REOPENED
+
 
 def ensure_run(database: Database, name: JournalName, experiment: str = "") -> int:
     """The row number of a journal's run, created with what line 1 says (and its start record of ``experiment``) when it is new."""
     rows = database.execute("SELECT id FROM run WHERE run_id = ?", (name.run_id,))
-    if rows:
-        return int(rows[0][0])
+    return int(rows[0][0]) if rows else make_run(database, name, experiment, ExperimentNames(database))
+
+
+def make_run(database: Database, name: JournalName, experiment: str, names: ExperimentNames) -> int:
+    """The row number of a new run of ``experiment`` ("" for Default), with what line 1 of a journal says. Inside a transaction."""
     at = int(name.header.get("time", 0))
-    number = experiment_for(database, experiment or "Default", at)
+    number = names.number(experiment or "Default", at)
     rows = database.execute(
         "INSERT INTO run (run_id, experiment_id, name, start_ms, host, owner, lifecycle, seq) VALUES (?, ?, ?, ?, ?, ?, 'active', 0)"
         " RETURNING id",
@@ -83,6 +93,15 @@ def load_state(database: Database, run: int) -> RunState:
     """The stored state of a run."""
     state, facts = database.execute("SELECT state, facts FROM run WHERE id = ?", (run,))[0]
     return RunState(run, orjson.loads(state), orjson.loads(facts))
+
+
+def store_state(database: Database, state: RunState) -> None:
+    """Write what changed of a run's state. Inside a transaction."""
+    if state.changed:
+        database.execute(
+            "UPDATE run SET state = ?, facts = ? WHERE id = ?",
+            (orjson.dumps(state.values).decode(), orjson.dumps(state.facts).decode(), state.run),
+        )
 
 
 def fold_meta(
@@ -210,24 +229,21 @@ def _start(at: _Context, record: dict[str, Any]) -> None:
 def _param(at: _Context, record: dict[str, Any]) -> None:
     rank = at.name.rank
     values = _texts(record["v"])
-    if len(values) > 1:  # many at once are nearly always all new
-        known = {row[0] for row in at.database.execute("SELECT key FROM param WHERE run = ?", (at.run,))}
-        new = [(at.run, key, value, rank, at.stamp) for key, value in values.items() if key not in known]
-        at.database.execute_many(
-            "INSERT INTO param (run, key, value, rank, stamp) VALUES (?, ?, ?, ?, ?)", new
-        )
-        values = {key: value for key, value in values.items() if key in known}
-    for key, value in values.items():
-        found = at.database.execute(
+    known = at.state.params
+    if known is None:
+        rows = at.database.execute("SELECT key FROM param WHERE run = ?", (at.run,))
+        known = at.state.params = {str(key) for (key,) in rows}
+    new = {key: value for key, value in values.items() if key not in known}
+    at.database.execute_many(
+        "INSERT INTO param (run, key, value, rank, stamp) VALUES (?, ?, ?, ?, ?)",
+        [(at.run, key, value, rank, at.stamp) for key, value in new.items()],
+    )
+    known.update(new)
+    for key in values.keys() - new.keys():
+        value = values[key]
+        old, old_rank, old_stamp, other = at.database.execute(
             "SELECT value, rank, stamp, other FROM param WHERE run = ? AND key = ?", (at.run, key)
-        )
-        if not found:
-            at.database.execute(
-                "INSERT INTO param (run, key, value, rank, stamp) VALUES (?, ?, ?, ?, ?)",
-                (at.run, key, value, rank, at.stamp),
-            )
-            continue
-        old, old_rank, old_stamp, other = found[0]
+        )[0]
         # Ranks of one job may differ (a device, a host): the lowest rank speaks, and conflicts only with itself.
         if rank > old_rank:
             continue
@@ -397,10 +413,7 @@ def _end(at: _Context, record: dict[str, Any]) -> None:
 
 
 def _close(at: _Context, record: dict[str, Any]) -> None:
-    at.database.execute(
-        "UPDATE journal SET closed = ? WHERE jid = ? AND kind = 'meta'",
-        (_whole(record.get("points", 0)), at.name.jid),
-    )
+    at.state.closed[at.name.jid] = _whole(record.get("points", 0))
 
 
 _APPLY: dict[str, Callable[[_Context, dict[str, Any]], None]] = {

@@ -15,7 +15,6 @@ from mltrack.store.database import Database
 from mltrack.store.series import Ints, PointColumns, distinct, encode_block, no_points, value_order
 from mltrack.store.summary import Rows
 
-_KEYS_ASKED = 500
 _SPECIAL = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
 
@@ -29,11 +28,8 @@ class KeyIds:
     def add(self, keys: set[str]) -> None:
         """Make sure that every key has a number. Inside a transaction."""
         missing = [key for key in keys if key not in self.ids]
-        for first in range(0, len(missing), _KEYS_ASKED):
-            some = missing[first : first + _KEYS_ASKED]
-            places = ", ".join("?" * len(some))
-            rows = self._database.execute(f"SELECT key, id FROM metric_key WHERE key IN ({places})", some)
-            self.ids.update((str(key), int(id)) for key, id in rows)
+        rows = self._database.select_in("SELECT key, id FROM metric_key WHERE key IN", missing)
+        self.ids.update((str(key), int(id)) for key, id in rows)
         for key in missing:
             if key not in self.ids:
                 made = self._database.execute("INSERT INTO metric_key (key) VALUES (?) RETURNING id", (key,))
@@ -198,11 +194,11 @@ def store_summary(database: Database, run: int, rows: Rows, restricted: Rows) ->
 
 def attempt_no(database: Database, run: int, attempt: str) -> int:
     """The number that blocks name an attempt by, given when it is new. Inside a transaction."""
-    rows = database.execute("SELECT no FROM attempt WHERE run = ? AND name = ?", (run, attempt))
-    if rows:
-        return int(rows[0][0])
-    rows = database.execute("SELECT coalesce(max(no), -1) + 1 FROM attempt WHERE run = ?", (run,))
-    no = int(rows[0][0])
+    rows = database.execute("SELECT name, no FROM attempt WHERE run = ?", (run,))
+    known = {str(name): int(no) for name, no in rows}
+    if attempt in known:
+        return known[attempt]
+    no = max(known.values(), default=-1) + 1
     database.execute("INSERT INTO attempt (run, no, name) VALUES (?, ?, ?)", (run, no, attempt))
     return no
 

@@ -20,7 +20,7 @@ import orjson
 from mltrack.store.blocks import merge_blocks
 from mltrack.store.database import Database, Row, file_lock
 from mltrack.store.fold_catalogue import fold_catalogue, fold_logged_model
-from mltrack.store.fold_meta import ensure_run, fold_record, load_state
+from mltrack.store.fold_meta import ensure_run, fold_record, load_state, store_state
 from mltrack.store.fold_points import KeyIds, attempt_no, fold_points
 from mltrack.store.journal_reader import JournalName
 from mltrack.store.records import ENDED, FoldReport, SourceState
@@ -376,11 +376,7 @@ class SourceFold:
         state = load_state(database, run)
         for number, record in enumerate(piece.records, start=begin + 1):
             count.records += fold_record(database, state, name, record, number, source=True)
-        if state.changed:
-            database.execute(
-                "UPDATE run SET state = ?, facts = ? WHERE id = ?",
-                (orjson.dumps(state.values).decode(), orjson.dumps(state.facts).decode(), run),
-            )
+        store_state(database, state)
         if piece.points is not None and len(piece.points):
             attempt = attempt_no(database, run, name.attempt)
             columns = _columns(piece.points, piece.rank, attempt, self._keys)

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from mltrack.store.database import Database
-from mltrack.store.experiments import experiment_for
+from mltrack.store.database import Database, Row
+from mltrack.store.experiments import ExperimentNames
 from mltrack.store.fold_meta import REOPENED
 from mltrack.store.liveness import Here
 from mltrack.store.pending import lay_over
+
+
+def rows_to_settle(database: Database, runs: Iterable[int]) -> dict[int, Row]:
+    """What ``settle_run`` reads of each run, where many are settled in one transaction; each is good for once."""
+    rows = database.select_in(
+        "SELECT id, status, reason, lifecycle, heard_ms, end_ms, start_ms, name, experiment_id, run_id, note, parent_id, step,"
+        " total, exit_code, owner, host, pid, pinned, state, source, EXISTS (SELECT 1 FROM edit WHERE run = run.id)"
+        " FROM run WHERE id IN",
+        runs,
+    )
+    return {int(row[0]): row for row in rows}
 
 
 def settle_run(
@@ -23,25 +35,23 @@ def settle_run(
     folder: Path | None = None,
     keep_status: bool = True,
     touch: bool = False,
+    row: Row | None = None,
+    names: ExperimentNames | None = None,
 ) -> str:
     """Write the effective values of a run's row; returns its status. Inside a transaction.
 
     ``beats``: mtime in ms of each of its markers; without ``here`` the evidence is left as it was. The change counter moves
-    when a value changed or ``touch`` says that something beside this row did (points, params, tags).
+    when a value changed or ``touch`` says that something beside this row did (points, params, tags). ``row`` and ``names``
+    spare questions where many runs are settled.
     """
-    row = database.execute(
-        "SELECT state, status, reason, lifecycle, heard_ms, end_ms, start_ms, name, experiment_id, run_id, note, parent_id, step,"
-        " total, exit_code, owner, host, pid, damage, seq, source FROM run WHERE id = ?",
-        (run,),
-    )[0]
-    state: dict[str, Any] = orjson.loads(row[0])
+    row = rows_to_settle(database, [run])[run] if row is None else row
+    state: dict[str, Any] = orjson.loads(row[19])
     if state.get("pending"):
         _drop_folded_summaries(database, run, state)
         lay_over(database, run, state["pending"])
-    edits = {
-        str(field): str(value)
-        for field, value in database.execute("SELECT field, value FROM edit WHERE run = ?", (run,))
-    }
+    edits: dict[str, str] = {}
+    if row[21]:
+        edits = dict(database.execute("SELECT field, value FROM edit WHERE run = ?", (run,)))
     begins = {name[6:]: value for name, (_, value) in _stamped(state) if name.startswith("begin ")}
     ends = {
         name[4:]: {**value, "logged": int(stamp.partition(".")[0])}
@@ -54,7 +64,7 @@ def settle_run(
     header: dict[str, Any] = begin.get("header", {})
     jid = str(begin.get("jid", ""))
     heard = None if row[4] is None else int(row[4])
-    if not row[20]:
+    if not row[20] and (newest not in ends or ends[newest]["status"] in REOPENED):
         kept = newest not in ends and state.get("beat", jid if len(begins) == 1 and not ends else "") == jid
         heard = _beat(database, run, state, jid, heard if kept else None, (beats or {}).get(jid))
     if newest is not None:
@@ -93,7 +103,8 @@ def settle_run(
         experiment_id = int(edits["experiment"])
     elif first:
         named = str(_value(state, "experiment", first["experiment"]))
-        experiment_id = experiment_for(database, named, int(first.get("logged") or start))
+        names = ExperimentNames(database) if names is None else names
+        experiment_id = names.number(named, int(first.get("logged") or start))
     lifecycle = edits.get("lifecycle", str(_value(state, "lifecycle", "active")))
     if row[20] and database.execute("SELECT 1 FROM source WHERE path = ? AND hidden = 1", (row[20],)):
         lifecycle = "removed"
@@ -116,12 +127,7 @@ def settle_run(
         int(header["pid"]) if header.get("pid") else row[17],
         int(edits.get("pinned", "0")),
     )
-    old = database.execute(
-        "SELECT status, reason, lifecycle, heard_ms, end_ms, start_ms, name, experiment_id, note, parent_id, step, total, exit_code,"
-        " owner, host, pid, pinned FROM run WHERE id = ?",
-        (run,),
-    )[0]
-    if tuple(old) == values and not touch and keep_status:
+    if (*row[1:9], *row[10:19]) == values and not touch and keep_status:
         return status
     database.execute(
         "UPDATE run SET status = ?, reason = ?, lifecycle = ?, heard_ms = ?, end_ms = ?, start_ms = ?, name = ?, experiment_id = ?,"

@@ -116,7 +116,11 @@ class Store:
 
     def fold_folder(self, folder: Path) -> FoldReport:
         """Take in one run folder that lies anywhere."""
-        return self._fold.folder(folder)
+        return self.fold_folders([folder])
+
+    def fold_folders(self, folders: list[Path]) -> FoldReport:
+        """Take in run folders that lie anywhere."""
+        return self._fold.folders(folders)
 
     # -- sources
 

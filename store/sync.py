@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from mltrack.store.client.journal import make_folder, random_hex, run_folder, share_mode
@@ -22,6 +23,8 @@ from mltrack.store.store import Store
 
 SHIP_SECONDS = 0.5
 RECONNECT_SECONDS = 5.0
+# A run alone costs a transaction; more of them than this at once would only keep others waiting for the fold's lock.
+FOLDERS_AT_ONCE = 200
 # A shipper that has had nothing to send for this long ends; the next run starts another.
 SHIP_IDLE_SECONDS = 60.0
 
@@ -40,11 +43,17 @@ def sync(store: Store, path: Path) -> FoldReport:
     """Fold every run at or below ``path`` and keep a copy of its files in the store. Doing it again takes only what is new."""
     records = points = skipped = pending = 0
     damaged: list[str] = []
-    for folder in journal_folders(path):
-        own = run_folder(store.root, folder.name)
-        if len(folder.name) == 32 and store.database.kind == "sqlite" and own.resolve() != folder.resolve():
-            adopt(folder, own, store.root)
-        report = store.fold_folder(folder)
+    folders = journal_folders(path)
+    while some := list(islice(folders, FOLDERS_AT_ONCE)):
+        for folder in some:
+            own = run_folder(store.root, folder.name)
+            if (
+                len(folder.name) == 32
+                and store.database.kind == "sqlite"
+                and own.resolve() != folder.resolve()
+            ):
+                adopt(folder, own, store.root)
+        report = store.fold_folders(some)
         records += report.records
         points += report.points
         skipped += report.skipped

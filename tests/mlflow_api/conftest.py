@@ -91,7 +91,7 @@ class Server:
         self.process.wait(30)
 
 
-def start(root: Path, *options: str) -> Server:
+def start(root: Path | str, *options: str) -> Server:
     """A server on a free port."""
     process = subprocess.Popen(
         [*COMMAND, "--store", os.fspath(root), "server", "--port", "0", *options],
@@ -106,7 +106,7 @@ def start(root: Path, *options: str) -> Server:
         said += line
         found = re.search(r"MLFLOW_TRACKING_URI=https?://(\S+):(\d+)", line)
         if found:
-            return Server(process, root, found[1], int(found[2]))
+            return Server(process, Path(root), found[1], int(found[2]))
         if not line:
             break
     raise AssertionError(f"the server did not start: {said}")
