@@ -115,6 +115,7 @@ def serve(
         async def on_tick(self, counter: int) -> bool:
             # Ten times a second, in the one thread that asks the store.
             head.look()
+            api.writers.look()
             return await super().on_tick(counter)
 
         async def shutdown(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]

@@ -15,6 +15,7 @@ from typing import Any
 
 from mltrack.store.client.journal import Journal, points_line, run_folder
 from mltrack.store.database import file_lock
+from mltrack.store.errors import MltrackError
 from mltrack.store.journal_reader import JournalProblem, read_header
 from mltrack.store.mlflow_api.wire import ApiError
 from mltrack.store.store import Store
@@ -25,6 +26,8 @@ ROLE = "server"
 # Open files of runs that are being written to; the least recent gives way.
 OPEN_RUNS = 200
 BEAT_SECONDS = 10.0
+# How often runs are taken in that nobody asks for, how many of them at once, and how long a database that is away is left alone.
+LOOK_SECONDS, LOOK_RUNS, AWAY_SECONDS = 2.0, 100, 15.0
 
 
 @dataclass
@@ -45,6 +48,7 @@ class Writers:
         self._store = store
         self._open: OrderedDict[str, RunWriter] = OrderedDict()
         self._unread: set[str] = set()
+        self._next_look = 0.0
 
     def forget_the_dead(self) -> None:
         """Fold what an earlier server left, and take away its markers: nobody will write to those journals again."""
@@ -165,8 +169,22 @@ class Writers:
 
     def fold_all(self, most: int | None = None) -> None:
         """Take in what was written of all runs, or of some."""
-        for run_id in list(self._unread)[:most]:
-            self.fold(run_id)
+        run_ids = list(self._unread)[:most]
+        if run_ids:
+            self._store.fold_folders([run_folder(self._store.root, run_id) for run_id in run_ids])
+            self._unread.difference_update(run_ids)
+
+    def look(self) -> None:
+        """Take in a part of what nobody asked for, every other second, for those who open a PostgreSQL store directly: they
+        cannot see the journals here. Waits longer for a database that is away."""
+        now = time.monotonic()
+        if now < self._next_look or not self._unread or self._store.database.kind != "postgresql":
+            return
+        self._next_look = now + LOOK_SECONDS
+        try:
+            self.fold_all(LOOK_RUNS)
+        except MltrackError:
+            self._next_look = time.monotonic() + AWAY_SECONDS  # who asks meanwhile is told; the journals wait
 
     def end(self, run_id: str) -> None:
         """Close a run's journal; what follows after all gets another one."""

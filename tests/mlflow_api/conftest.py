@@ -117,7 +117,7 @@ def new_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Starts servers; all of them are ended after the test."""
     servers: list[Server] = []
 
-    def make(*options: str, root: Path | None = None) -> Server:
+    def make(*options: str, root: Path | str | None = None) -> Server:
         servers.append(start(root or tmp_path / "served", *options))
         return servers[-1]
 

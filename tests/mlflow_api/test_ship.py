@@ -128,6 +128,33 @@ def test_a_training_logs_to_a_server(new_server: Callable[..., Server], spool: P
         assert run.metrics["loss"].count == 500
 
 
+def test_what_a_server_received_is_in_its_postgresql_without_being_asked_for(
+    new_server: Callable[..., Server], postgres_url: str, spool: Path, tmp_path: Path
+) -> None:
+    """Others may open that database directly, on machines that do not see the server's journals."""
+    with open_store(postgres_url) as store:
+        server = new_server(root=postgres_url)
+        process = subprocess.run(
+            [sys.executable, "-c", TRAIN, "300"],
+            env=environment(server.address, tmp_path / "spool of the training"),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert process.returncode == 0, process.stderr
+        run_id = process.stdout.strip()
+
+        def there() -> bool:
+            found = store.runs([run_id])
+            return bool(found) and found[0].status == "FINISHED" and found[0].metrics["loss"].count == 300
+
+        until(there, 60)
+        # And what MLflow's clients log.
+        made = server.new_run()
+        server.post("runs/log-metric", run_id=made, key="loss", value=0.5, timestamp=1, step=1)
+        until(lambda: bool(store.runs([made])) and "loss" in store.runs([made])[0].metrics, 60)
+
+
 def test_killing_either_side_loses_and_doubles_nothing(tmp_path: Path, spool: Path) -> None:
     server = start(tmp_path / "served")
     training = subprocess.Popen(
