@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mltrack.store import Store
+from mltrack.store import Store, open_store
 from mltrack.store.client.journal import points_line
 from mltrack.store.database import Database, open_sqlite
 from mltrack.store.errors import BadInput
@@ -171,3 +176,63 @@ def test_what_postgresql_cannot_hold_costs_its_run_and_says_so(
     assert store.run(RUNS[1]).tags == {longest: huge, "\0" * 1000: huge}
     with pytest.raises(BadInput, match="2000 bytes"):
         store.set_tags([RUNS[1]], {longest + "ää": huge})
+
+
+TRAINING = """
+import sys, time, mltrack
+with mltrack.start_run(run_name="far") as run:
+    print(run.run_id, flush=True)
+    for step in range(400):
+        mltrack.log_metric("m", step * 0.5, step)
+        time.sleep(0.005)
+    sys.stdin.readline()
+"""
+
+
+def test_a_training_holds_no_connection_to_its_postgresql_store(
+    postgres_url: str, store_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred trainings of one machine are one connection: that of the companion, which sends their journals on."""
+    monkeypatch.setenv("MLTRACK_SPOOL", str(tmp_path / "spool"))
+    with open_store(postgres_url) as store:
+        trainings = [
+            subprocess.Popen(
+                [sys.executable, "-c", TRAINING],
+                env={**os.environ, "MLTRACK_STORE": postgres_url},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(3)
+        ]
+        try:
+            run_ids = [str(training.stdout and training.stdout.readline()).strip() for training in trainings]
+            deadline = time.monotonic() + 60
+            everything_sent = False
+            while not everything_sent:
+                assert time.monotonic() < deadline, "not all of it was sent"
+                for training in trainings:
+                    process = psutil.Process(training.pid)
+                    assert process.net_connections(kind="all") == []
+                    assert "psycopg" not in Path(f"/proc/{training.pid}/maps").read_text()
+                found = store.runs(run_ids)
+                everything_sent = [run.metrics["m"].count for run in found if "m" in run.metrics] == [400] * 3
+                time.sleep(0.02)
+            ports = store.database.execute(
+                "SELECT client_port FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            owners = {
+                connection.pid
+                for connection in psutil.net_connections("tcp")
+                if connection.laddr and (connection.laddr.port,) in ports
+            }
+            assert len(ports) == 1 and owners.isdisjoint(training.pid for training in trainings)
+            for training in trainings:
+                assert training.stdin is not None
+                training.stdin.write("\n")
+                training.stdin.close()
+            assert [training.wait(60) for training in trainings] == [0, 0, 0]
+        finally:
+            for training in trainings:
+                training.kill()
+                training.wait()
