@@ -10,9 +10,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 # What a benchmark asserts is this much looser than what is promised: figures are read, only a change of kind fails.
 MARGIN = 2.0
@@ -42,6 +45,25 @@ def cpu_of(work: Callable[[], Any]) -> float:
     before = time.process_time()
     work()
     return time.process_time() - before
+
+
+def postmaster(url: str) -> psutil.Process:
+    """The first process of a PostgreSQL server on this machine."""
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    assert row is not None
+    return psutil.Process(psutil.Process(int(row[0])).ppid())
+
+
+def cpu_of_server(server: psutil.Process) -> float:
+    """CPU seconds so far of a database server with all its processes; what has ended counts as its parent's children."""
+    total = sum(server.cpu_times()[:4])
+    for each in server.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            total += sum(each.cpu_times()[:2])
+    return float(total)
 
 
 def cpu_of_python(code: str, times: int, **environment: str) -> float:

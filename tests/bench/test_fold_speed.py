@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from journals import START_MS, write_run
-from measure import MARGIN, Figures, cpu_of
+from measure import MARGIN, Figures, cpu_of, cpu_of_server, postmaster
 
 from mltrack.store import column_segments, open_store
 from mltrack.store.client.journal import points_line
@@ -41,6 +41,46 @@ def test_fold(
         f"{mlflow['batch points per second'] / 1000:,.0f}k (log_batch of 1,000)" if mlflow else "",
     )
     assert rate >= 400_000 / MARGIN
+
+
+@pytest.mark.parametrize(("engine", "promised"), [("SQLite", 20.0), ("PostgreSQL", 60.0)])
+def test_many_short_runs(
+    figures: Figures,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    engine: str,
+    promised: float,
+) -> None:
+    """Journals of 10,000 runs that ended, of 20 params and 20 metrics each, taken in at once."""
+    where, server = str(tmp_path / "store"), None
+    if engine == "PostgreSQL":
+        where = request.getfixturevalue("postgres_url")
+        monkeypatch.setenv("MLTRACK_SPOOL", str(tmp_path / "spool"))
+        server = postmaster(where)
+    runs = 10_000
+    with open_store(where) as store:
+        for seed in range(runs):
+            journal = write_run(store.root, KEYS, 1, end=False, seed=seed)
+            journal.meta(
+                "param", START_MS, v={f"param_{number}": str(seed * number % 7) for number in range(16)}
+            )
+            size = journal.points().size
+            fields = [0, 0, START_MS, 0.5, 0.5, 0, 0.5, 0, 1, 0]
+            journal.meta("summary", START_MS, upto=size, v=dict.fromkeys(KEYS, fields))
+            journal.meta("end", START_MS, status="FINISHED", exit=0)
+            journal.meta("close", START_MS, points=size)
+            journal.close()
+        before = cpu_of_server(server) if server else 0.0
+        ours = cpu_of(lambda: store.refresh(None))
+        theirs = cpu_of_server(server) - before if server else 0.0
+        assert store.search("status = 'FINISHED'", limit=1).total == runs
+    figures.add(
+        f"10,000 runs of 20 params and 20 metrics folded, {engine}, CPU{' with the server' if server else ''}",
+        f"{promised:.0f} s",
+        f"{ours + theirs:.1f} s" + (f" ({theirs:.1f} s of it the server)" if server else ""),
+    )
+    assert ours + theirs <= promised * MARGIN
 
 
 @pytest.mark.parametrize(("steps", "runs", "promised"), [(1000, 50, 9.0), (50, 2100, 12.0)])

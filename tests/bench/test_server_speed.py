@@ -14,7 +14,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from measure import cpu_of_server, postmaster
 
 JSON = {"Content-Type": "application/json"}
 CALLS, BATCHES = 400, 60
@@ -39,10 +40,11 @@ class Size:
 class Measured:
     """A server process with all its children."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int, started: float, database: int) -> None:
-        """``database``: the first process of a database server whose work counts, too; 0 for none."""
-        self.process, self.port, self.started = process, port, started
-        self.database = psutil.Process(database) if database else None
+    def __init__(
+        self, process: subprocess.Popen[bytes], port: int, started: float, database: psutil.Process | None
+    ) -> None:
+        """``database``: the first process of a database server whose work counts, too."""
+        self.process, self.port, self.started, self.database = process, port, started, database
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
 
     def _tree(self) -> list[psutil.Process]:
@@ -57,12 +59,7 @@ class Measured:
 
     def _cpu(self) -> float:
         total = sum(sum(each.cpu_times()[:2]) for each in self._tree())
-        if self.database is not None:  # what ended since counts as its parent's children
-            total += sum(self.database.cpu_times()[:4])
-            for each in self.database.children(recursive=True):
-                with suppress(psutil.NoSuchProcess):
-                    total += sum(each.cpu_times()[:2])
-        return total
+        return total if self.database is None else total + cpu_of_server(self.database)
 
     def memory(self) -> float:
         """Megabytes, shared pages counted once (PSS)."""
@@ -79,7 +76,11 @@ class Measured:
 
 @contextmanager
 def serving(
-    command: list[str], port: int, environment: dict[str, str], folder: Path, database: int = 0
+    command: list[str],
+    port: int,
+    environment: dict[str, str],
+    folder: Path,
+    database: psutil.Process | None = None,
 ) -> Iterator[Measured]:
     began = time.monotonic()
     with (folder / f"log-{port}").open("wb") as log:
@@ -222,7 +223,7 @@ def beside(
     tmp_path: Path,
     python: Path,
     size: Size,
-    database: int = 0,
+    database: psutil.Process | None = None,
 ) -> None:
     """Ask both the same, print the table, and hold the least that is promised."""
     run_id = uuid.uuid4().hex
@@ -266,14 +267,11 @@ def test_beside_mlflows_server_on_one_postgresql(
 ) -> None:
     import psycopg
 
-    size = Size(1_000, 100_000)  # each row of both goes over a connection
+    size = Size(history=100_000)  # MLflow's points go over a connection one by one
     monkeypatch.setenv("MLTRACK_SPOOL", str(tmp_path / "spool"))
     name = f"mlflow_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} TEMPLATE template0".encode())
-        row = connection.execute("SELECT pg_backend_pid()").fetchone()
-        assert row is not None
-        postmaster = psutil.Process(int(row[0])).ppid()
     theirs = urlsplit(postgres_url)._replace(path=f"/{name}").geturl()
 
     def fill(run_id: str) -> None:
@@ -288,7 +286,7 @@ def test_beside_mlflows_server_on_one_postgresql(
             tmp_path,
             mlflow_python,
             size,
-            postmaster,
+            postmaster(postgres_url),
         )
     finally:
         with psycopg.connect(postgres_url, autocommit=True) as connection:
