@@ -114,13 +114,9 @@ class Store:
             column_segments.prepare(self.database)  # whoever takes in all there is has time for that
         return report
 
-    def fold_folder(self, folder: Path) -> FoldReport:
-        """Take in one run folder that lies anywhere."""
-        return self.fold_folders([folder])
-
-    def fold_folders(self, folders: list[Path]) -> FoldReport:
-        """Take in run folders that lie anywhere."""
-        return self._fold.folders(folders)
+    def fold_folder(self, *folders: Path) -> FoldReport:
+        """Take in one run folder, or several at once, that lie anywhere."""
+        return self._fold.folders(list(folders))
 
     # -- sources
 

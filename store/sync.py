@@ -53,7 +53,7 @@ def sync(store: Store, path: Path) -> FoldReport:
                 and own.resolve() != folder.resolve()
             ):
                 adopt(folder, own, store.root)
-        report = store.fold_folders(some)
+        report = store.fold_folder(*some)
         records += report.records
         points += report.points
         skipped += report.skipped

@@ -171,7 +171,7 @@ class Writers:
         """Take in what was written of all runs, or of some."""
         run_ids = list(self._unread)[:most]
         if run_ids:
-            self._store.fold_folders([run_folder(self._store.root, run_id) for run_id in run_ids])
+            self._store.fold_folder(*(run_folder(self._store.root, run_id) for run_id in run_ids))
             self._unread.difference_update(run_ids)
 
     def look(self) -> None:
