@@ -144,7 +144,7 @@ def figures(server: Measured, run_id: str, size: Size) -> dict[str, float]:
         "order_by": ["metrics.`eval/metric_07` ASC"],
         "max_results": 100,
     }
-    server.call("POST", "runs/search", search)
+    assert len(server.call("POST", "runs/search", search)["runs"]) == 100
     found["search, ms CPU"] = (
         server.cpu(lambda: [server.call("POST", "runs/search", search) for _ in range(5)]) / 5 * 1000
     )
