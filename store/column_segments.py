@@ -1,101 +1,119 @@
-"""Metrics of many runs as stored columns: a cache that makes the first search over a big store quick.
+"""The run table as stored columns: a cache that makes the first search over a big store quick.
 
-A segment covers the runs of 1,024 row numbers. It holds, per metric, the aggregates of the runs that have it, as they were at
-one value of the change counter; a run that changed since is read from its own summary instead. Losing all of it loses nothing.
+A segment covers the runs of 1,024 row numbers. It holds their attributes, params, tags and the aggregates of each metric, as they
+were at one value of the change counter; a run that changed since is read from its own rows instead. Losing all of it loses nothing.
 """
 
 from __future__ import annotations
 
+import sqlite3
 import struct
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from mltrack.store import column_blobs
 from mltrack.store import summary as summaries
-from mltrack.store.column_types import Aggregate
-from mltrack.store.database import Database
+from mltrack.store.column_blobs import Coded
+from mltrack.store.column_types import Aggregate, FloatArray
+from mltrack.store.database import Database, Row
 from mltrack.store.errors import ReadOnly, StoreUnavailable
 from mltrack.store.series import Ints
 
 RUNS = 1024
-# Below this many uncovered runs their own summaries are read quickly enough, unless they are large: so many bytes, packed.
+# Below this many uncovered runs their own rows are read quickly enough, unless their summaries are large: so many bytes, packed.
 WORTH = 8 * RUNS
 WORTH_BYTES = 16 << 20
 # A segment is written again when this many of its runs have changed.
 CHANGED = 128
-# Writing a segment takes ten times its summaries in memory for a moment.
-SUMMARY_BYTES = 64 << 20
+# Writing a segment takes ten times its summaries in memory for a moment, and its params and tags as they are.
+LARGEST_BYTES = 64 << 20
+TAG_VALUE = "CASE WHEN edited = 1 THEN edit ELSE value END"
+"""What a tag is: what a person made of it beats what the run said."""
+TEXTS = ("run_id", "name", "status", "owner", "host", "note", "lifecycle", "parent_id", "damage")
+INTEGERS = ("experiment_id", "start_ms", "end_ms", "heard_ms", "step")
 _HEAD = struct.Struct("<II")
 _FLOATS = ("last", "low", "high")
 _PLACE: dict[Aggregate, int] = {"last": 0, "min": 1, "max": 2}
+_IN_SEGMENT = "BETWEEN ? AND ?"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """One metric in one segment: row numbers of its runs int64[n], and one aggregate of each, float64[n]."""
-
-    runs: Ints
-    values: npt.NDArray[np.float64]
-
-
-def number_of(runs: Ints) -> Ints:
-    """The segment of each run's row number."""
-    return (runs - 1) // RUNS
-
-
-def covered(database: Database, runs: Ints, seqs: Ints) -> npt.NDArray[np.bool_]:
-    """For each run (row number, value of the change counter at its last change) whether its segment still holds for it."""
-    if len(runs) == 0:
-        return np.zeros(0, np.bool_)
-    numbers = number_of(runs)
-    built = np.full(int(numbers.max()) + 1, -1, np.int64)
-    for segment, seq in database.execute("SELECT id, seq FROM run_segment"):
-        if segment < len(built):
-            built[segment] = seq
-    return np.asarray(seqs <= built[numbers])
+def coverage(database: Database) -> tuple[Coded, Ints]:
+    """The runs that a segment holds for, with their run ids, and the row numbers of all others, int64; each in ascending order."""
+    built = sorted(int(row[0]) for row in database.execute("SELECT id FROM run_segment"))
+    total = int(database.execute("SELECT count(*) FROM run")[0][0])
+    held = read_texts(database, "attribute", "run_id")
+    if not built:
+        return held.take(np.zeros(len(held.runs), np.bool_)), _all(database)
+    rows = database.execute(
+        "SELECT id FROM run WHERE seq > (SELECT min(seq) FROM run_segment) AND seq >"
+        f" (SELECT s.seq FROM run_segment s WHERE s.id = (run.id - 1) / {RUNS})"
+    )
+    for number in {*range(built[-1] + 2)}.difference(built):
+        end = (number + 1) * RUNS if number < built[-1] else 1 << 62
+        rows += database.execute(f"SELECT id FROM run WHERE id {_IN_SEGMENT}", (number * RUNS + 1, end))
+    others = np.sort(np.array([row[0] for row in rows], np.int64))
+    held = held.take(~np.isin(held.runs, others)) if len(others) else held
+    if len(held.runs) + len(others) != total:  # some were purged
+        held = held.take(np.isin(held.runs, _all(database)))
+    return held, others
 
 
-def read(database: Database, metric: int, aggregate: Aggregate) -> list[Part]:
-    """One aggregate of a metric from all segments."""
+def _all(database: Database) -> Ints:
+    return np.sort(np.array([row[0] for row in database.execute("SELECT id FROM run")], np.int64))
+
+
+def read_metric(database: Database, metric: int, aggregate: Aggregate) -> tuple[Ints, FloatArray]:
+    """One aggregate of a metric from all segments: row numbers of its runs, int64[n], and float64[n]."""
     rows = database.execute("SELECT segment, data FROM metric_segment WHERE metric = ?", (metric,))
-    return [_decode(int(segment), bytes(data), aggregate) for segment, data in rows]
+    parts = [_decode(int(segment), bytes(data), aggregate) for segment, data in rows]
+    if not parts:
+        return np.zeros(0, np.int64), np.zeros(0)
+    return np.concatenate([runs for runs, _ in parts]), np.concatenate([values for _, values in parts])
 
 
-def build(database: Database, runs: Ints, uncovered: npt.NDArray[np.bool_]) -> bool:
+def read_texts(database: Database, kind: str, key: str) -> Coded:
+    """A param, tag or attribute of text (by its column of the database) from all segments."""
+    return column_blobs.decode_texts(RUNS, _blobs(database, kind, key))
+
+
+def read_integers(database: Database, key: str) -> tuple[Ints, Ints]:
+    """An attribute that is a whole number from all segments: row numbers of its runs, int64[n], and int64[n]."""
+    return column_blobs.decode_integers(RUNS, _blobs(database, "attribute", key))
+
+
+def _blobs(database: Database, kind: str, key: str) -> Iterable[tuple[int, bytes]]:
+    sql = "SELECT segment, data FROM column_segment WHERE kind = ? AND key = ? ORDER BY segment"
+    return ((int(segment) * RUNS + 1, bytes(data)) for segment, data in database.execute(sql, (kind, key)))
+
+
+def build(database: Database, uncovered: Ints) -> bool:
     """Write the segments that are worth it; each is one transaction. Returns whether any was written."""
-    if database.readonly or not _is_worth(database, runs[uncovered]):
+    if database.readonly or not _is_worth(database, uncovered):
         return False
-    numbers, counts = np.unique(number_of(runs[uncovered]), return_counts=True)
-    last = int(number_of(runs).max())
-    wanted = [
-        int(number)
-        for number, count in zip(numbers, counts, strict=True)
-        if count >= CHANGED and number < last
-    ]
+    numbers, counts = np.unique((uncovered - 1) // RUNS, return_counts=True)
     written = False
     try:
-        for segment in wanted:
-            written |= _write(database, segment)
-    except (StoreUnavailable, ReadOnly):
-        return written  # full or busy: a search does without
+        for number in numbers[counts >= CHANGED].tolist():
+            written |= _write(database, number)
+    except (StoreUnavailable, ReadOnly, sqlite3.Error):
+        return written  # full, busy or damaged: a search does without
     return written
 
 
 def prepare(database: Database) -> bool:
     """Write the segments that the next search would, so that it does not wait for them. Returns whether any was written."""
-    if database.readonly or int(database.execute("SELECT count(*) FROM run")[0][0]) < RUNS:
+    if database.readonly:
         return False
-    rows = database.execute("SELECT id, seq FROM run ORDER BY id")
-    runs, seqs = (np.array(column, np.int64) for column in zip(*rows, strict=True))
-    return build(database, runs, ~covered(database, runs, seqs))
+    return build(database, coverage(database)[1])
 
 
 def _is_worth(database: Database, runs: Ints) -> bool:
-    """Whether a search would wait for the summaries of these runs."""
-    if len(runs) >= WORTH or len(runs) < RUNS:
+    """Whether a search would wait for the rows of these runs."""
+    if len(runs) >= WORTH or len(runs) < CHANGED:
         return len(runs) >= WORTH
     size = database.execute(
         "SELECT coalesce(sum(length(summary)), 0) FROM run WHERE id >= ?", (int(runs.min()),)
@@ -104,43 +122,89 @@ def _is_worth(database: Database, runs: Ints) -> bool:
 
 
 def _write(database: Database, segment: int) -> bool:
-    first, last = segment * RUNS + 1, (segment + 1) * RUNS
-    size = database.execute(
-        "SELECT coalesce(sum(length(summary)), 0) FROM run WHERE id BETWEEN ? AND ?", (first, last)
-    )
-    if int(size[0][0]) > SUMMARY_BYTES:
+    first, last = span = segment * RUNS + 1, (segment + 1) * RUNS
+    if any(
+        int(database.execute(f"SELECT coalesce(sum({size}), 0) FROM {table} {_IN_SEGMENT}", span)[0][0])
+        > LARGEST_BYTES
+        for size, table in (
+            ("length(summary)", "run WHERE id"),
+            ("length(value)", "param WHERE run"),
+            ("length(value)", "tag WHERE run"),
+        )
+    ):
         return False
     with database.transaction():
         seq = int(database.setting("seq", "0"))
-        blobs = database.execute(
-            "SELECT id, summary FROM run WHERE id BETWEEN ? AND ? AND summary IS NOT NULL ORDER BY id",
-            (first, last),
-        )
-        parts = [summaries.unpack(bytes(blob)) for _, blob in blobs]
-        rows = summaries.joined(parts)
-        owner = np.repeat(
-            np.array([int(row[0]) - first for row in blobs], np.uint16), [len(part) for part in parts]
-        )
-        # Of the rows only what is kept of them, in order: sorting whole rows would double them twice.
-        places = np.flatnonzero((rows["rank"] == 0) & (rows["count"] > 0))
-        places = places[np.argsort(rows["key"][places], kind="stable")]
-        owner, keys = owner[places], rows["key"][places]
-        kept = {field: rows[field][places] for field in ("count", *_FLOATS)}
-        starts = np.flatnonzero(np.diff(keys, prepend=-1)).tolist()
-        ends = [*starts[1:], len(keys)]
-        database.execute("DELETE FROM metric_segment WHERE segment = ?", (segment,))
-        database.execute_many(
-            "INSERT INTO metric_segment (metric, segment, data) VALUES (?, ?, ?)",
-            [
-                (int(keys[start]), segment, _encode(kept, owner, start, end))
-                for start, end in zip(starts, ends, strict=True)
-            ],
-        )
+        for table in ("metric_segment", "column_segment"):
+            database.execute(f"DELETE FROM {table} WHERE segment = ?", (segment,))
+        _write_metrics(database, segment, span)
+        _write_columns(database, segment, span)
         database.execute(
             "INSERT INTO run_segment (id, seq) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET seq = excluded.seq",
             (segment, seq),
         )
     return True
+
+
+def _write_columns(database: Database, segment: int, span: tuple[int, int]) -> None:
+    """Attributes, params and tags."""
+    found: dict[tuple[str, str], tuple[list[int], list[str]]] = {}
+    whole: dict[str, tuple[list[int], list[int]]] = {}
+
+    def note(columns: dict[Any, tuple[list[int], list[Any]]], name: Any, run: int, value: Any) -> None:
+        if value is not None:
+            places, values = columns.setdefault(name, ([], []))
+            places.append(run - span[0])
+            values.append(value)
+
+    names = (*TEXTS, *INTEGERS)
+    for run, *values in database.execute(
+        f"SELECT id, {', '.join(names)} FROM run WHERE id {_IN_SEGMENT} ORDER BY id", span
+    ):
+        for name, value in zip(names, values, strict=True):
+            if name in INTEGERS:
+                note(whole, name, run, value)
+            else:
+                note(found, ("attribute", name), run, value)
+    for kind, value in (("param", "value"), ("tag", TAG_VALUE)):
+        for run, key, text in database.execute(
+            f"SELECT run, key, {value} FROM {kind} WHERE run {_IN_SEGMENT} ORDER BY run", span
+        ):
+            note(found, (kind, key), run, text)
+    rows = [
+        ("attribute", name, segment, column_blobs.encode_integers(RUNS, places, numbers))
+        for name, (places, numbers) in whole.items()
+    ]
+    rows += [
+        (kind, key, segment, column_blobs.encode_texts(RUNS, places, texts))
+        for (kind, key), (places, texts) in found.items()
+    ]
+    database.execute_many("INSERT INTO column_segment (kind, key, segment, data) VALUES (?, ?, ?, ?)", rows)
+
+
+def _write_metrics(database: Database, segment: int, span: tuple[int, int]) -> None:
+    blobs: list[Row] = database.execute(
+        f"SELECT id, summary FROM run WHERE id {_IN_SEGMENT} AND summary IS NOT NULL ORDER BY id", span
+    )
+    parts = [summaries.unpack(bytes(blob)) for _, blob in blobs]
+    rows = summaries.joined(parts)
+    owner = np.repeat(
+        np.array([int(row[0]) - span[0] for row in blobs], np.uint16), [len(part) for part in parts]
+    )
+    # Of the rows only what is kept of them, in order: sorting whole rows would double them twice.
+    places = np.flatnonzero((rows["rank"] == 0) & (rows["count"] > 0))
+    places = places[np.argsort(rows["key"][places], kind="stable")]
+    owner, keys = owner[places], rows["key"][places]
+    kept = {field: rows[field][places] for field in ("count", *_FLOATS)}
+    starts = np.flatnonzero(np.diff(keys, prepend=-1)).tolist()
+    ends = [*starts[1:], len(keys)]
+    database.execute_many(
+        "INSERT INTO metric_segment (metric, segment, data) VALUES (?, ?, ?)",
+        [
+            (int(keys[start]), segment, _encode(kept, owner, start, end))
+            for start, end in zip(starts, ends, strict=True)
+        ],
+    )
 
 
 def _encode(
@@ -152,11 +216,13 @@ def _encode(
     return _HEAD.pack(end - start, len(whole)) + whole + floats
 
 
-def _decode(segment: int, data: bytes, aggregate: Aggregate) -> Part:
+def _decode(segment: int, data: bytes, aggregate: Aggregate) -> tuple[Ints, FloatArray]:
     count, size = _HEAD.unpack_from(data)
-    whole = zlib.decompress(data[_HEAD.size : _HEAD.size + size])
+    # The owners come first: that is all that is needed of it for most aggregates.
+    wanted = 10 * count if aggregate == "count" else 2 * count
+    whole = zlib.decompressobj().decompress(data[_HEAD.size : _HEAD.size + size], wanted)
     runs = np.frombuffer(whole, "<u2", count).astype(np.int64) + (segment * RUNS + 1)
     if aggregate == "count":
-        return Part(runs, np.frombuffer(whole, "<i8", count, 2 * count).astype(np.float64))
+        return runs, np.frombuffer(whole, "<i8", count, 2 * count).astype(np.float64)
     offset = _HEAD.size + size + 8 * count * _PLACE[aggregate]
-    return Part(runs, np.frombuffer(data, "<f8", count, offset).astype(np.float64))
+    return runs, np.frombuffer(data, "<f8", count, offset)

@@ -1,13 +1,13 @@
 """The run table as columns, kept up to date by the change counter: what search and sort run on.
 
-A column is read on first use and kept; a run that changed is patched into the columns that are there. Metrics come from stored
-segments (column_segments.py) and, for runs that these do not cover, from the runs' packed summaries.
+A column is read on first use and kept; a run that changed is patched into the columns that are there. Columns come from stored
+segments (column_segments.py) and, for runs that these do not hold for, from the runs' own rows and packed summaries.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,8 +17,10 @@ import orjson
 
 from mltrack.store import column_segments
 from mltrack.store import summary as summaries
+from mltrack.store.column_segments import TAG_VALUE
 from mltrack.store.column_types import Aggregate, Kind, Number, NumberKind, Text, TextKind
 from mltrack.store.database import Database
+from mltrack.store.series import Ints
 from mltrack.store.summary import Rows
 
 # Reading columns anew is cheaper than patching this many changed runs into them.
@@ -26,7 +28,6 @@ PATCH_RUNS = 5000
 # Of more summaries than this the wanted metric is picked run by run.
 MOST_SORTED = 500_000
 _SLICE = 500
-_FIRST = ("id", "seq", "run_id", "start_ms")
 _TEXTS = {
     "run_id": "run_id",
     "run_name": "name",
@@ -39,15 +40,11 @@ _TEXTS = {
     "parent_id": "parent_id",
     "damage": "damage",
 }
-# Few distinct values: runs by value are read in half the time of a value per run.
-_GROUPED = frozenset(("experiment", "status", "lifecycle", "parent_id"))
-_USUAL = {"lifecycle": "active"}  # what nearly all runs have, and no index leads to
 _NUMBERS = {"start_time": "start_ms", "end_time": "end_ms", "heard": "heard_ms", "step": "step"}
+_EXPERIMENT = "experiment_id"
 _FIELDS = {"last": "last", "min": "low", "max": "high", "count": "count"}
-_TABLES = {
-    "param": ("value", "param WHERE key = ?"),
-    "tag": ("CASE WHEN edited = 1 THEN edit ELSE value END", "tag WHERE key = ?"),
-}
+# Where the runs' own values are: what they are, the run's row number, the rows.
+_TABLES = {"param": ("value", "run", "param WHERE key = ?"), "tag": (TAG_VALUE, "run", "tag WHERE key = ?")}
 _Key = tuple[str, ...]
 
 
@@ -64,9 +61,9 @@ class RunColumns:
     def _forget(self) -> None:
         self._seq = -1
         self._ids: list[int] = []
-        self._seqs: list[int] = []
+        self._run_ids: list[str] = []
+        self._stored = np.zeros(0, np.bool_)  # whether segments hold for the run
         self._place_of: dict[int, int] | None = None
-        self._values: dict[str, list[Any]] = {}  # attributes as the database has them, by its column
         self._columns: dict[_Key, Number | Text] = {}
         self._codes: dict[_Key, dict[str, int]] = {}  # the dictionaries of text columns, for patching
         self._experiments: dict[int, str] = {}
@@ -85,24 +82,25 @@ class RunColumns:
         if seq == self._seq and total == len(self._ids):
             return
         if self._seq >= 0:
-            changed = self._database.execute(
-                "SELECT id, seq FROM run WHERE seq > ? ORDER BY id", (self._seq,)
-            )
-            new = sum(1 for run, _ in changed if run not in self._place)
+            changed = self._database.execute("SELECT id FROM run WHERE seq > ? ORDER BY id", (self._seq,))
+            new = sum(1 for (run,) in changed if run not in self._place)
             if len(changed) <= PATCH_RUNS and total == len(self._ids) + new:
-                self._patch([int(run) for run, _ in changed], [int(at) for _, at in changed])
+                self._patch([int(run) for (run,) in changed])
                 self._seq = seq
                 return
         self._forget()
-        by_column = _lists(self._database, _FIRST, "run")
-        if by_column[0] != sorted(by_column[0]):
-            order = np.argsort(by_column[0]).tolist()
-            by_column = [[values[place] for place in order] for values in by_column]
-        self._ids, self._seqs = by_column[0], by_column[1]
-        self._values = dict(zip(_FIRST[2:], by_column[2:], strict=True))
-        self._place_of = None
-        self._experiments = self._experiment_names()
         self._seq = seq
+        held, others = column_segments.coverage(self._database)
+        ids = np.concatenate((held.runs, others))
+        order = np.argsort(ids, kind="stable")
+        self._ids = ids[order].tolist()
+        self._stored = order < len(held.runs)
+        run_ids = np.full(self.n, "", np.object_)
+        run_ids[self._stored] = np.array(held.values, np.object_)[held.codes]
+        places, own = self._unstored("attribute", "run_id")
+        run_ids[places] = own
+        self._run_ids = cast("list[str]", run_ids.tolist())
+        self._experiments = self._experiment_names()
 
     def _experiment_names(self) -> dict[int, str]:
         return {
@@ -110,7 +108,7 @@ class RunColumns:
             for number, name in self._database.execute("SELECT id, name FROM experiment")
         }
 
-    def _patch(self, runs: list[int], seqs: list[int]) -> None:
+    def _patch(self, runs: list[int]) -> None:
         """Lay changed and new runs over what was read."""
         names = self._experiment_names()
         if names != self._experiments:
@@ -118,31 +116,41 @@ class RunColumns:
             self._columns.pop(("text", "attribute", "experiment"), None)
         if not runs:
             return
-        self._by_number = None
-        for run, seq in zip(runs, seqs, strict=True):
+        before = self.n
+        for run in runs:
             place = self._place.setdefault(run, len(self._ids))
             if place == len(self._ids):
                 self._ids.append(run)
-                self._seqs.append(seq)
-                for values in self._values.values():
-                    values.append(None)
-            else:
-                self._seqs[place] = seq
+                self._run_ids.append("")
         places = np.array([self._place[run] for run in runs], np.int64)
-        if self._values:
-            fetched = self._of_runs(f"SELECT id, {', '.join(self._values)} FROM run WHERE", "id", runs)
-            for run, *found in fetched:
-                for values, value in zip(self._values.values(), found, strict=True):
-                    values[self._place[int(run)]] = value
+        if self.n > before:
+            self._by_number = None
+            self._stored = np.append(self._stored, np.zeros(self.n - before, np.bool_))
+        self._stored[places] = False
+        wanted = {"run_id", _EXPERIMENT}.union(
+            _NUMBERS.get(name) or _TEXTS.get(name, "run_id")
+            for _, kind, name, *_ in self._columns
+            if kind == "attribute"
+        )
+        rows = self._of_runs(f"SELECT id, {', '.join(wanted)} FROM run WHERE", "id", runs)
+        by_run = {int(run): dict(zip(wanted, found, strict=True)) for run, *found in rows}
+        fresh = [by_run.get(run, {}) for run in runs]  # one may have been purged since
+        for place, row in zip(places.tolist(), fresh, strict=True):
+            self._run_ids[place] = row.get("run_id", self._run_ids[place])
         if self._loose is not None:
             for run, blob in self._of_runs("SELECT id, summary FROM run WHERE", "id", runs):
                 self._loose[self._place[int(run)]] = summaries.unpack(bytes(blob) if blob else None)
             self._sorted = None
         for key, column in list(self._columns.items()):
-            self._patch_column(key, column, runs, places)
+            self._patch_column(key, column, runs, places, fresh)
 
     def _patch_column(
-        self, key: _Key, column: Number | Text, runs: list[int], places: npt.NDArray[np.int64]
+        self,
+        key: _Key,
+        column: Number | Text,
+        runs: list[int],
+        places: npt.NDArray[np.int64],
+        fresh: Sequence[Mapping[str, Any]],
     ) -> None:
         shape, kind, name = key[:3]
         if isinstance(column, Number):
@@ -153,18 +161,17 @@ class RunColumns:
             elif name == "duration":
                 del self._columns[key]
             else:
-                raw = self._values[_NUMBERS[name]]
-                fresh = _number([raw[place] for place in places.tolist()])
-                self._columns[key] = _patched(column, self.n, places, fresh.values, fresh.present)
+                numbers = _number([row.get(_NUMBERS.get(name, name)) for row in fresh])
+                self._columns[key] = _patched(column, self.n, places, numbers.values, numbers.present)
             return
         if kind == "dataset":
             del self._columns[key]
             return
         texts: list[str | None]
         if kind == "attribute":
-            texts = self._attribute_texts(name, runs, places)
+            texts = [self._attribute_text(name, row) for row in fresh]
         else:
-            value, source = _TABLES[kind]
+            value, _, source = _TABLES[kind]
             found = dict(self._of_runs(f"SELECT run, {value} FROM {source} AND", "run", runs, (name,)))
             texts = [found.get(run) for run in runs]
         known = self._codes[key]
@@ -209,11 +216,11 @@ class RunColumns:
     @property
     def run_ids(self) -> Sequence[str]:
         """The run id of each row."""
-        return self._attribute("run_id")
+        return self._run_ids
 
     def experiment_numbers(self) -> npt.NDArray[np.int64]:
         """int64[n]: the row number of each run's experiment."""
-        return np.array(self._attribute("experiment_id"), np.int64)
+        return self.number("attribute", _EXPERIMENT).values.astype(np.int64)
 
     def number(self, kind: NumberKind, key: str, aggregate: Aggregate = "last") -> Number:
         """See ``Columns.number``."""
@@ -232,10 +239,17 @@ class RunColumns:
             )
             until = np.where(end.present, end.values, heard.values)
             return Number(until - start.values, start.present & (end.present | heard.present))
-        column = _NUMBERS.get(key)
-        if column is None:
-            return Number(np.zeros(self.n), np.zeros(self.n, np.bool_))
-        return _number(self._attribute(column))
+        values, present = np.zeros(self.n), np.zeros(self.n, np.bool_)
+        column = _EXPERIMENT if key == _EXPERIMENT else _NUMBERS.get(key)
+        if column is not None:
+            if self._stored.any():
+                runs, numbers = column_segments.read_integers(self._database, column)
+                places, kept = self._stored_places(runs)
+                values[places], present[places] = numbers[kept], True
+            places, found = self._unstored("attribute", column)
+            own = _number(found)
+            values[places], present[places] = own.values, own.present
+        return Number(values, present)
 
     def text(self, kind: TextKind, key: str) -> Text:
         """See ``Columns.text``."""
@@ -250,26 +264,54 @@ class RunColumns:
         known: dict[str, int] = {}
         self._codes[name] = known
         codes = np.full(self.n, -1, np.int32)
-        if kind != "attribute":
-            value, source = _TABLES[kind]
-            runs, values = _lists(self._database, ("run", value), source, (key,))
-            places = self._places_of(np.array(runs, np.int64))
-            here = places >= 0
-            codes[places[here]] = _coded(values, known)[here]
-        elif key in _GROUPED:
-            usual = _USUAL.get(key)
-            if usual is not None and self.n:
-                codes[:] = known.setdefault(usual, len(known))
-            for value, numbers in _groups(self._database, _TEXTS[key], usual):
-                text = self._experiments.get(int(value), "") if key == "experiment" else str(value)
-                places = self._places_of(numbers)
-                codes[places[places >= 0]] = known.setdefault(text, len(known))
-        elif key == "artifact_uri":
+        if name == ("text", "attribute", "artifact_uri"):
             codes = _coded([self._artifact_uri(run_id) for run_id in self.run_ids], known)
-        elif key in _TEXTS:
-            values = self._attribute(_TEXTS[key])
-            codes = _coded(values, known)
+        elif name == ("text", "attribute", "experiment"):
+            numbers = self.experiment_numbers()
+            table = np.full(max((*self._experiments, int(numbers.max(initial=0)))) + 1, -1, np.int32)
+            for number, text in self._experiments.items():
+                table[number] = known.setdefault(text, len(known))
+            codes = table[numbers]
+        elif kind != "attribute" or key in _TEXTS:
+            column = _TEXTS[key] if kind == "attribute" else key
+            places, within, texts = self._stored_texts(kind, column)
+            others, more = self._unstored(kind, column)
+            coded = _coded([*texts, *more], known)
+            codes[places] = coded[within]
+            codes[others] = coded[len(texts) :]
         return Text(codes, tuple(known))
+
+    def _stored_texts(self, kind: str, column: str) -> tuple[Ints, Ints, list[str]]:
+        """Places of the runs that a segment holds a text for, and its code into the texts."""
+        if not self._stored.any():
+            return np.zeros(0, np.int64), np.zeros(0, np.int64), []
+        found = column_segments.read_texts(self._database, kind, column)
+        places, kept = self._stored_places(found.runs)
+        return places, found.codes[kept], found.values
+
+    def _stored_places(self, runs: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
+        """Places of those of the runs that segments hold for, and which these are."""
+        places = self._places_of(runs)
+        kept = (places >= 0) & self._stored[places]
+        return places[kept], kept
+
+    def _unstored(self, kind: str, column: str) -> tuple[Ints, list[Any]]:
+        """Places of the runs that no segment holds for, and their own values."""
+        places = np.flatnonzero(~self._stored)
+        if not len(places):
+            return places, []
+        value, run, source = _TABLES.get(kind, (column, "id", "run"))
+        parameters = (column,) if kind in _TABLES else ()
+        if len(places) * 2 > self.n:
+            runs, values = _lists(self._database, (run, value), source, parameters)
+        else:
+            select = f"SELECT {run}, {value} FROM {source} {'AND' if parameters else 'WHERE'}"
+            rows = self._of_runs(select, run, [self._ids[place] for place in places.tolist()], parameters)
+            runs, values = [row[0] for row in rows], [row[1] for row in rows]
+        found = self._places_of(np.array(runs, np.int64))
+        if (found < 0).any():  # runs that came since the refresh
+            values = [text for text, place in zip(values, found.tolist(), strict=True) if place >= 0]
+        return found[found >= 0], values
 
     def _places_of(self, runs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Place of each row number, -1 for runs that are not here."""
@@ -282,32 +324,14 @@ class RunColumns:
     def _artifact_uri(self, run_id: str) -> str | None:
         return f"{self._artifacts}/{run_id[:2]}/{run_id}/artifacts" if self._artifacts else None
 
-    def _attribute_texts(
-        self, key: str, runs: Sequence[int], places: npt.NDArray[np.int64]
-    ) -> list[str | None]:
-        """A text of some runs, by their row numbers and places."""
+    def _attribute_text(self, key: str, row: Mapping[str, Any]) -> str | None:
+        """A text of a run, from its row in the database."""
         if key == "artifact_uri":
-            return [self._artifact_uri(self.run_ids[int(place)]) for place in places.tolist()]
-        column = _TEXTS.get(key, "")
-        values: list[Any]
-        if column in self._values:
-            values = [self._values[column][place] for place in places.tolist()]
-        elif column:
-            found = dict(self._of_runs(f"SELECT id, {column} FROM run WHERE", "id", runs))
-            values = [found.get(run) for run in runs]
-        else:
-            values = [None] * len(runs)
-        return [self._experiments.get(value, "") for value in values] if key == "experiment" else values
-
-    def _attribute(self, column: str) -> list[Any]:
-        """One column of the database for every row here."""
-        if column not in self._values:
-            runs, values = _lists(self._database, ("id", column), "run")
-            if runs != self._ids:  # runs came or went since the refresh, or did not come in order
-                found = dict(zip(runs, values, strict=True))
-                values = [found.get(run) for run in self._ids]
-            self._values[column] = values
-        return self._values[column]
+            return self._artifact_uri(row.get("run_id", ""))
+        if key == "experiment":
+            return self._experiments.get(row.get(_EXPERIMENT, 0), "")
+        value = row.get(_TEXTS.get(key, ""))
+        return None if value is None else str(value)
 
     def _dataset(self, key: str) -> Text:
         column = {"name": "name", "digest": "digest", "context": "context"}.get(key)
@@ -327,35 +351,25 @@ class RunColumns:
         metric = self._metric_id(key)
         if metric is None:
             return Number(np.zeros(self.n), np.zeros(self.n, np.bool_))
-        loose = self._load_loose()
         values, present = self._from_rows(*self._by_metric(metric), metric, aggregate)
-        is_loose = np.zeros(self.n, np.bool_)
-        is_loose[list(loose)] = True
-        for part in column_segments.read(self._database, metric, aggregate):
-            places = self._places_of(part.runs)
-            mine = (places >= 0) & ~is_loose[places]
-            values[places[mine]] = part.values[mine]
-            present[places[mine]] = True
+        if self._stored.any():
+            runs, numbers = column_segments.read_metric(self._database, metric, aggregate)
+            places, kept = self._stored_places(runs)
+            values[places], present[places] = numbers[kept], True
         return Number(values, present)
 
     def _load_loose(self) -> dict[int, Rows]:
-        """Summaries of the runs that no segment covers. Writes segments first where there are none."""
+        """Summaries of the runs that no segment holds for. Writes segments first where there are none."""
         if self._loose is None:
-            runs, seqs = np.array(self._ids, np.int64), np.array(self._seqs, np.int64)
-            covered = column_segments.covered(self._database, runs, seqs)
-            if column_segments.build(self._database, runs, ~covered):
-                covered = column_segments.covered(self._database, runs, seqs)
-            places = np.flatnonzero(~covered)
-            # A segment written again by another process after our last refresh covers a run as it is then: as new or newer.
-            if len(places) * 2 > self.n:
-                rows = self._database.execute("SELECT id, summary FROM run")
-            else:
-                rows = self._of_runs("SELECT id, summary FROM run WHERE", "id", runs[places].tolist())
-            place_of = dict(zip(runs[places].tolist(), places.tolist(), strict=True))
+            ids = np.array(self._ids, np.int64)
+            if column_segments.build(self._database, ids[~self._stored]):
+                # A segment written again by another process after our last refresh has a run as it is then: as new or newer.
+                places = self._places_of(column_segments.coverage(self._database)[0].runs)
+                self._stored[places[places >= 0]] = True
+            places, blobs = self._unstored("attribute", "summary")
             self._loose = {
-                place_of[run]: summaries.unpack(bytes(blob) if blob else None)
-                for run, blob in rows
-                if run in place_of
+                place: summaries.unpack(bytes(blob) if blob else None)
+                for place, blob in zip(places.tolist(), blobs, strict=True)
             }
         return self._loose
 
@@ -443,23 +457,6 @@ def _lists(
             pass  # more than SQLite can hold in one text, or damage, which reading row by row names
     rows = database.execute(f"SELECT {', '.join(names)} FROM {source}", parameters)
     return [[row[place] for row in rows] for place in range(len(names))]
-
-
-def _groups(database: Database, column: str, usual: str | None) -> list[tuple[Any, npt.NDArray[np.int64]]]:
-    """The values of a column of runs, each with the row numbers of its runs, int64; without null and the ``usual`` one."""
-    condition = f"{column} IS NOT NULL" if usual is None else f"{column} <> ?"
-    parameters = () if usual is None else (usual,)
-    if database.kind == "sqlite":
-        select = f"SELECT {column}, json_group_array(id) FROM run WHERE {condition} GROUP BY {column}"
-        try:
-            rows = database.connection.execute(select, parameters).fetchall()
-            return [(value, np.array(orjson.loads(numbers), np.int64)) for value, numbers in rows]
-        except (sqlite3.Error, orjson.JSONDecodeError):
-            pass  # as above
-    numbers_of: dict[Any, list[int]] = {}
-    for number, value in database.execute(f"SELECT id, {column} FROM run WHERE {condition}", parameters):
-        numbers_of.setdefault(value, []).append(int(number))
-    return [(value, np.array(numbers, np.int64)) for value, numbers in numbers_of.items()]
 
 
 def _coded(values: Sequence[str | None], known: dict[str, int]) -> npt.NDArray[np.int32]:

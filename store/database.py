@@ -14,7 +14,6 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from mltrack.store.client.secrets import redact_url
 from mltrack.store.errors import BadInput, ReadOnly, StoreDamaged, StoreNewer, StoreUnavailable
 from mltrack.store.filesystem import has_locks, node_local, probe
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 # Other writers hold the lock for at most one fold commit (50 ms) or a backup step; this is far beyond both.
 BUSY_SECONDS = 30.0
 # PostgreSQL tells whoever listens here that the store was changed.
@@ -397,7 +396,7 @@ def _create_sqlite(path: Path, root: Path) -> None:
 
 def schema_sql() -> str:
     """The generated schema of an SQLite store."""
-    return files("mltrack.store").joinpath("schema.sql").read_text(encoding="utf-8")
+    return Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
 
 
 def first_settings() -> list[tuple[str, str]]:

@@ -19,6 +19,14 @@ CREATE TABLE audit (
 
 CREATE INDEX audit_model_index ON audit (name);
 
+CREATE TABLE column_segment (
+  kind TEXT NOT NULL,
+  "key" TEXT NOT NULL,
+  segment BIGINT NOT NULL,
+  data BLOB,
+  PRIMARY KEY (kind, "key", segment)
+);
+
 CREATE TABLE decision (
   id TEXT NOT NULL,
   time_ms BIGINT DEFAULT '0' NOT NULL,

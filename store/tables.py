@@ -16,7 +16,7 @@ from sqlalchemy.orm import declared_attr
 from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlmodel import Field, SQLModel
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 # SQLite gives only INTEGER PRIMARY KEY its row id for free; PostgreSQL wants 64 bits.
 _Id = BigInteger().with_variant(Integer(), "sqlite")
@@ -141,9 +141,8 @@ class Run(_Table, table=True):
     skipped: int = _number(0)
     source: str = _text("")
     seq: int = _number(0)
-    state: str = _text(
-        "{}"
-    )  # stamped values of the journals' fields, JSON: what decides when records arrive in any order
+    # Stamped values of the journals' fields, JSON: what decides when records arrive in any order.
+    state: str = _text("{}")
     facts: str = _text("{}")  # command, folder, git, packages: JSON
     summary: bytes | None = _blob()  # packed rows, one per (key, rank): store/summary.py
     attempts: bytes | None = _blob()  # packed rows per (key, rank, attempt)
@@ -192,9 +191,8 @@ class RunInput(_Table, table=True):
     source: str = _text("")
     digest_kind: str = _text("")
     size: int | None = _number()
-    detail: str = _text(
-        ""
-    )  # what MLflow's clients say of a data set beside that: tags, schema, profile, JSON
+    # What MLflow's clients say of a data set beside that: tags, schema, profile, JSON.
+    detail: str = _text("")
 
 
 class ModelLink(_Table, table=True):
@@ -308,15 +306,14 @@ class Block(_Table, table=True):
     count: int = _number(0)
     low: float | None = Field(default=None, sa_column=Column(Float(53), nullable=True))
     high: float | None = Field(default=None, sa_column=Column(Float(53), nullable=True))
-    # Before the data: of a long row SQLite reads all pages that lie before what it is asked for.
-    zoom: bytes | None = (
-        _blob()
-    )  # of a chunk (store/zoom.py); NULL: made by an older mltrack, or steps come twice
+    # Of a chunk (store/zoom.py); NULL: made by an older mltrack, or steps come twice. Before the data: of a long row SQLite
+    # reads all pages that lie before what it is asked for.
+    zoom: bytes | None = _blob()
     data: bytes | None = _blob()
 
 
 class RunSegment(_Table, table=True):
-    """A cache: 1,024 row numbers of runs whose metrics lie in ``metric_segment`` as of change counter ``seq``."""
+    """A cache: 1,024 row numbers of runs that lie in the next two tables as of change counter ``seq``."""
 
     id: int = _number(primary_key=True)
     seq: int = _number(0)
@@ -326,6 +323,15 @@ class MetricSegment(_Table, table=True):
     """A cache: one metric's aggregates of a segment's runs (store/column_segments.py)."""
 
     metric: int = _number(primary_key=True)
+    segment: int = _number(primary_key=True)
+    data: bytes | None = _blob()
+
+
+class ColumnSegment(_Table, table=True):
+    """A cache: one param, tag or attribute of a segment's runs (store/column_blobs.py)."""
+
+    kind: str = _text(primary_key=True)
+    key: str = _text(primary_key=True)
     segment: int = _number(primary_key=True)
     data: bytes | None = _blob()
 

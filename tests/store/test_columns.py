@@ -22,12 +22,17 @@ _NUMBERS: list[tuple[NumberKind, str, Aggregate]] = [
     ("metric", "late", "last"),
     ("attribute", "start_time", "last"),
     ("attribute", "duration", "last"),
+    ("attribute", "end_time", "last"),
+    ("attribute", "heard", "last"),
     ("attribute", "step", "last"),
 ]
-_ATTRIBUTES = "run_id run_name experiment status user host note lifecycle parent_id artifact_uri".split()
+_ATTRIBUTES = (
+    "run_id run_name experiment status user host note lifecycle parent_id artifact_uri damage".split()
+)
 _TEXTS: list[tuple[TextKind, str]] = [
     *(("attribute", name) for name in _ATTRIBUTES),
     ("param", "lr"),
+    ("param", "seldom"),
     ("tag", "team"),
     ("tag", "none"),
     ("dataset", "name"),
@@ -69,7 +74,8 @@ def _log(root: Path, number: int, at: random.Random, first_step: int = 0) -> str
         root, run_id, f"{start:013d}-abcdef", identity={"host": f"h{number % 3}", "pid": 1}, time_ms=start
     )
     journal.meta("start", start, name=f"run {number}", experiment=f"e{number % 2}", user="ann", resumed=False)
-    journal.meta("param", start, v={"lr": str(at.choice([0.1, 0.2, 0.3]))})
+    seldom = {"seldom": f"é\n{number}"} if number % 7 == 3 else {}
+    journal.meta("param", start, v={"lr": str(at.choice([0.1, 0.2, 0.3])), **seldom})
     journal.meta("tags", start, v={"team": at.choice(["a", "b"])})
     journal.meta("progress", start + 1, step=at.randrange(100))
     values = [("loss", at.choice([at.random(), float("nan")])), ("acc", at.random())]
@@ -130,6 +136,55 @@ def test_patched_columns_equal_fresh_ones(
         assert store.search(f"artifact_uri = '{place.as_uri()}'").run_ids == (ids[2],)
         store.purge(ids[8:10])
         assert ids[8] not in _compare(store, columns)["attribute run_id"]
+        _log(tmp_path, 31, at)  # takes the last run's place
+        store.refresh(None)
+        assert f"{31:032x}" in _compare(store, columns)["attribute run_id"]
+        store.purge([f"{31:032x}"])
+        _log(tmp_path, 32, at)
+        store.refresh(None)
+        assert f"{31:032x}" not in _compare(store, columns)["attribute run_id"]
+
+
+def test_stored_columns_equal_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = random.Random(11)
+    with open_store(str(tmp_path)) as store:
+        for number in range(30):
+            _log(tmp_path, number, at)
+        store.refresh(None)
+        own = _compare(store, RunColumns(store.database, store.root))
+        monkeypatch.setattr(column_segments, "RUNS", 12)
+        monkeypatch.setattr(column_segments, "WORTH", 3)
+        monkeypatch.setattr(column_segments, "CHANGED", 2)
+        assert column_segments.prepare(store.database)
+        held, others = column_segments.coverage(store.database)
+        assert len(held.runs) == 30 and len(others) == 0
+        # All that is asked is answered from the segments: the rows are not there any more.
+        store.database.execute("PRAGMA foreign_keys = OFF")
+        store.database.execute(
+            "UPDATE run SET name = '?', start_ms = 1, note = '?', summary = NULL, status = '?'"
+        )
+        for table in ("param", "tag"):
+            store.database.execute(f"DELETE FROM {table}")
+        columns = RunColumns(store.database, store.root)
+        columns.refresh()
+        assert _answers(columns) == own
+
+
+def test_segments_outlive_a_gap_and_what_was_purged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(column_segments, "RUNS", 4)
+    monkeypatch.setattr(column_segments, "WORTH", 3)
+    monkeypatch.setattr(column_segments, "CHANGED", 2)
+    at = random.Random(12)
+    with open_store(str(tmp_path)) as store:
+        ids = [_log(tmp_path, number, at) for number in range(16)]
+        store.refresh(None)
+        store.database.execute("DELETE FROM run_segment WHERE id = 1")
+        assert len(column_segments.coverage(store.database)[1]) == 4
+        assert len(_compare(store, RunColumns(store.database, store.root))["param lr"]) == 16
+        store.purge(ids[9:11])
+        held, others = column_segments.coverage(store.database)
+        assert len(held.runs) + len(others) == 14
+        assert len(_compare(store, RunColumns(store.database, store.root))["param lr"]) == 14
 
 
 def test_a_reader_does_without_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from mltrack.store.migrate import SCRIPTS, migrate
 
 # What takes a new PostgreSQL store back to the first schema: later schemas add their own here.
 POSTGRESQL_BACK = (
+    "DROP TABLE column_segment",
     "DROP TABLE artifact_copy",
     "ALTER TABLE journal ADD COLUMN header TEXT DEFAULT '{}' NOT NULL",
     "DROP TABLE logged_model",
