@@ -9,60 +9,27 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from mltrack.store import experiment_operations, registry_operations
+from mltrack.store.acting import actor
 from mltrack.store.client import host
 from mltrack.store.client.journal import open_file, random_hex, share_mode
 from mltrack.store.database import Database
+from mltrack.store.decision_file import FILE, POSITION, WAITING, has_unread
 from mltrack.store.errors import BadInput, Conflict, ExperimentNotFound, RunNotFound, StoreUnavailable
 from mltrack.store.experiment_operations import named_experiment
 from mltrack.store.experiments import experiment_for
-from mltrack.store.records import Actor, Decision
+from mltrack.store.records import Decision
 from mltrack.store.run_state import settle_run
 from mltrack.store.source_operations import set_source
 
 Operation = dict[str, Any]
-FILE = "decisions.jsonl"
-_WAITING = "decisions_waiting"
 FIELDS = ("name", "note", "experiment", "lifecycle", "pinned")
-
-
-_channel = "python"
-_acting: ContextVar[Actor | None] = ContextVar("acting", default=None)
-
-
-def use_channel(channel: str) -> None:
-    """Say through what this process decides: tui, cli, rest; python when nobody says."""
-    global _channel
-    _channel = channel
-
-
-@contextmanager
-def acting(actor: Actor) -> Iterator[None]:
-    """Decide in the name of somebody else who was made known to this process: a server's client."""
-    token = _acting.set(actor)
-    try:
-        yield
-    finally:
-        _acting.reset(token)
-
-
-def acting_for() -> Actor | None:
-    """Who else this process acts for now, when it is known for certain; None for oneself and for who only says a name."""
-    found = _acting.get()
-    return found if found is not None and found.identity != "claimed" else None
-
-
-def actor(database: Database) -> Actor:
-    """Who decides now. The kernel vouches for the writer of a file, not for what a client tells PostgreSQL."""
-    return _acting.get() or Actor(host.user(), _channel, "kernel" if database.kind == "sqlite" else "claimed")
 
 
 def decide(
@@ -102,7 +69,7 @@ def decide(
             _remember(database, record)
             if database.kind == "sqlite":
                 written = _append(root, record)
-                database.set_setting("decisions_position", str(written[1]))
+                database.set_setting(POSITION, str(written[1]))
     except BaseException:
         if (
             written is not None
@@ -117,17 +84,13 @@ def replay(database: Database, root: Path, position: int | None = None) -> int:
 
     What a decision says about a run whose journals are not folded yet waits, and is tried again with every replay.
     """
-    at = int(database.setting("decisions_position", "0")) if position is None else position
+    at = int(database.setting(POSITION, "0")) if position is None else position
     _retry_waiting(database)
-    path = root / FILE
-    try:
-        if os.stat(path).st_size <= at:
-            return 0
-        with path.open("rb") as file:
-            file.seek(at)
-            data = file.read()
-    except FileNotFoundError:
+    if not has_unread(root, at):
         return 0
+    with (root / FILE).open("rb") as file:
+        file.seek(at)
+        data = file.read()
     whole = data[: data.rfind(b"\n") + 1]
     done = 0
     for line in whole.splitlines():
@@ -139,7 +102,7 @@ def replay(database: Database, root: Path, position: int | None = None) -> int:
         if not known and _is_whole(record):
             _apply_known(database, record)
             done += 1
-    database.set_setting("decisions_position", str(at + len(whole)))
+    database.set_setting(POSITION, str(at + len(whole)))
     return done
 
 
@@ -153,24 +116,19 @@ def _is_whole(record: dict[str, Any]) -> bool:
     )
 
 
-def has_waiting(database: Database) -> bool:
-    """Whether decisions wait for runs that are not folded yet."""
-    return database.setting(_WAITING, "[]") != "[]"
-
-
 def _apply_known(database: Database, record: dict[str, Any]) -> None:
     """Apply a decision that was confirmed before; operations on runs nobody knows yet wait."""
     waiting: list[Operation] = []
     record["inverse"] = _apply_all(database, record, waiting)
     _remember(database, record)
     if waiting:
-        kept = orjson.loads(database.setting(_WAITING, "[]"))
+        kept = orjson.loads(database.setting(WAITING, "[]"))
         kept.append({**{name: record[name] for name in ("id", "time", "actor")}, "ops": waiting})
-        database.set_setting(_WAITING, orjson.dumps(kept).decode())
+        database.set_setting(WAITING, orjson.dumps(kept).decode())
 
 
 def _retry_waiting(database: Database) -> None:
-    text = database.setting(_WAITING, "[]")
+    text = database.setting(WAITING, "[]")
     if text == "[]":
         return
     kept: list[dict[str, Any]] = []
@@ -189,7 +147,7 @@ def _retry_waiting(database: Database) -> None:
             kept.append({**record, "ops": still})
     left = orjson.dumps(kept).decode()
     if left != text:
-        database.set_setting(_WAITING, left)
+        database.set_setting(WAITING, left)
 
 
 def apply_again(database: Database, record: dict[str, Any]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import mmap
 import os
 import re
@@ -58,7 +57,14 @@ def cache_folder() -> Path:
 
 def node_local(root: Path, kind: str) -> Path:
     """Where files of this kind lie on this machine for a store on a filesystem that cannot hold them."""
-    return cache_folder() / kind / hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
+    return cache_folder() / kind / digest_of(str(root))
+
+
+def digest_of(place: str) -> str:
+    """Sixteen hex digits that stand for a path or an address in the name of a file."""
+    import hashlib  # of the places that need it: it loads OpenSSL, which takes 3 ms
+
+    return hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 @lru_cache(64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 
@@ -50,7 +49,9 @@ def metric_name(token: Token, text: str) -> str:
 
 def closest(name: str, known: Iterable[str]) -> str:
     """The question whether a near name was meant, with a space before it, or nothing when there is none."""
-    found = difflib.get_close_matches(name[:100], list(known), n=1)
+    from difflib import get_close_matches
+
+    found = get_close_matches(name[:100], list(known), n=1)
     return f" Did you mean '{found[0]}'?" if found else ""
 
 

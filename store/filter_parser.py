@@ -20,7 +20,6 @@ from typing import cast
 from mltrack.store.column_types import NUMBER_ATTRIBUTES
 from mltrack.store.errors import FilterError
 from mltrack.store.filter_cursor import Cursor
-from mltrack.store.filter_regex import PatternRefused, Regex
 from mltrack.store.filter_tokens import Token
 from mltrack.store.filter_tree import (
     And,
@@ -279,6 +278,8 @@ class _Parser:
         if self._mlflow:
             pattern = cast(Written, typed(pattern, key.kind, key.name, "=", self._text, True))
         if how == "regex":
+            from mltrack.store.filter_regex import PatternRefused, Regex
+
             try:
                 Regex(pattern.text)
             except PatternRefused as error:

@@ -5,7 +5,6 @@ Each function takes a value as it was written and says, at its place, why it doe
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from datetime import datetime, timedelta
@@ -114,7 +113,9 @@ def status(value: Written, text: str) -> Written:
     """A status in any letter case, as it is stored."""
     upper = value.text.upper()
     if upper not in STATUSES:
-        close = difflib.get_close_matches(upper[:40], STATUSES, n=1)
+        from difflib import get_close_matches
+
+        close = get_close_matches(upper[:40], STATUSES, n=1)
         hint = f"; did you mean {close[0].lower()}?" if close else "."
         known = ", ".join(name.lower() for name in STATUSES)
         raise FilterError(

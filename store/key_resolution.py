@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -96,9 +95,11 @@ def _keys_of(node: Node) -> Iterator[Key]:
 
 
 def _suggest(key: Key, columns: Columns) -> tuple[str, ...]:
+    from difflib import get_close_matches
+
     kinds: tuple[Kind, ...] = _BARE_KINDS if key.kind == "any" else (key.kind,)
     known: dict[str, None] = {}
     for kind in kinds:
         known.update(dict.fromkeys(columns.keys(kind)[:_MAX_KEYS_COMPARED]))
     same_but_case = [name for name in known if name.lower() == key.name.lower()]
-    return tuple(dict.fromkeys(same_but_case + difflib.get_close_matches(key.name[:100], list(known), n=3)))
+    return tuple(dict.fromkeys(same_but_case + get_close_matches(key.name[:100], list(known), n=3)))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
-from mltrack.store import decisions
 from mltrack.store.client.location import LocationError, StoreChoice, choose_store
 from mltrack.store.client.secrets import redact_url
 from mltrack.store.database import SCHEMA_VERSION, Database, open_postgresql, open_sqlite
+from mltrack.store.decision_file import catch_up
 from mltrack.store.errors import BadInput
-from mltrack.store.filesystem import cache_folder, has_locks, node_local
+from mltrack.store.filesystem import cache_folder, digest_of, has_locks, node_local
 from mltrack.store.records import Location
 from mltrack.store.store import Store
 
@@ -41,20 +40,17 @@ def open_store(where: str | None = None, *, readonly: bool = False) -> Store:
     store = Store(database, choice.root, location)
     store.address = choice.url
     if not database.readonly and database.kind == "sqlite":
-        with database.transaction():
-            decisions.replay(database, choice.root)
+        catch_up(database, choice.root)
     return store
 
 
 def _follow(choice: StoreChoice) -> Store:
     """A store we may read but not write: its journals and decisions, folded into a database of our own."""
-    name = hashlib.sha256(os.fsencode(choice.root)).hexdigest()[:16]
-    folder = cache_folder() / "followed" / name
+    folder = cache_folder() / "followed" / digest_of(str(choice.root))
     database = open_sqlite(folder / DATABASE_FILE, folder)
     note = f"{choice.root} is not yours to write: it is followed, and shown from {folder}; nothing can be changed here"
     location = Location(choice.root, database.where, database.kind, choice.chosen_by, (*database.notes, note))
-    with database.transaction():
-        decisions.replay(database, choice.root)
+    catch_up(database, choice.root)
     return Store(database, choice.root, location, followed=folder)
 
 
@@ -63,11 +59,7 @@ def _open_server(choice: StoreChoice) -> Store:
     from mltrack.store.remote import RemoteStore
 
     address = choice.url.rstrip("/")
-    folder = (
-        cache_folder()
-        / "servers"
-        / hashlib.sha256(address.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    )
+    folder = cache_folder() / "servers" / digest_of(address)
     database = open_sqlite(folder / DATABASE_FILE, folder)
     shown = redact_url(address)
     note = (
@@ -87,7 +79,7 @@ def database_path(choice: StoreChoice) -> Path:
     if not local:
         lockless = not has_locks(choice.root)
         return (node_local(choice.root, "databases") if lockless else choice.root) / DATABASE_FILE
-    return Path(local) / f"{hashlib.sha256(os.fsencode(choice.root)).hexdigest()[:16]}.db"
+    return Path(local) / f"{digest_of(str(choice.root))}.db"
 
 
 def _open_database(choice: StoreChoice, readonly: bool) -> Database:

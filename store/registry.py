@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from mltrack.store import copies, decisions, model_files
+from mltrack.store.acting import actor
 from mltrack.store.decisions import Operation
 from mltrack.store.errors import BadInput, Conflict, Forbidden, NotFound
 from mltrack.store.policy import Policy, policy_text
@@ -99,7 +100,7 @@ class Registry(RegistryReader):
         with self._database.transaction():
             standing = self.model(name).policy
             people = {*standing.promoters, *standing.approvers}
-            who = decisions.actor(self._database).name
+            who = actor(self._database).name
             if people and who not in people:
                 raise Forbidden(
                     f"The policy of {name} names {', '.join(sorted(people))}: only they may change it, not {who}."
@@ -288,7 +289,7 @@ class Registry(RegistryReader):
         policy = self.model(name).policy
         if target not in policy.protected:
             return
-        who = decisions.actor(self._database).name
+        who = actor(self._database).name
         if policy.promoters and who not in policy.promoters:
             raise Forbidden(
                 f"{target} of {name} is given by {', '.join(policy.promoters)}, not by {who}. Ask: mltrack models request."
@@ -364,7 +365,7 @@ class Registry(RegistryReader):
             return self._decide(operations, said)
 
     def _require_approver(self, request: Request) -> None:
-        who = decisions.actor(self._database).name
+        who = actor(self._database).name
         policy = self.model(request.name).policy
         if policy.approvers and who not in policy.approvers:
             raise Forbidden(f"{request.name} is approved by {', '.join(policy.approvers)}, not by {who}.")

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from mltrack.store import decisions, model_files
+from mltrack.store.acting import actor
 from mltrack.store.client.journal import random_hex
 from mltrack.store.decisions import Operation
 from mltrack.store.errors import BadInput, Conflict, Forbidden, MltrackError, NotFound
@@ -221,7 +222,7 @@ class RemoteRegistry(Registry):
         if not reason:
             return decision
         # MLflow has no place for reasons: where its own screens show them is a tag.
-        why = f"{target}: {reason} ({decisions.actor(self._database).name})"
+        why = f"{target}: {reason} ({actor(self._database).name})"
         noted = {"op": "model_tag", "name": name, "version": version, "key": REASON_TAG, "value": why}
         try:
             self._decide([noted], decision.sentence)

@@ -26,7 +26,6 @@ from mltrack.store.column_types import (
 )
 from mltrack.store.direction import DirectionOf, guess_direction
 from mltrack.store.errors import FilterError
-from mltrack.store.filter_regex import PatternRefused, Regex
 from mltrack.store.filter_text import contains, equal, like
 from mltrack.store.filter_tree import (
     Amount,
@@ -197,6 +196,8 @@ class _Evaluator:
             case "like" | "ilike":
                 fits = like(column, pattern, node.how == "ilike")
             case "regex":
+                from mltrack.store.filter_regex import PatternRefused, Regex
+
                 try:
                     fits = Regex(pattern).search(column.values)
                 except PatternRefused as error:

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from mltrack.store import column_segments, decisions, experiments, filter_parser, runs, search, upkeep
+from mltrack.store import column_segments, experiments, filter_parser, runs, search
 from mltrack.store.blocks import read_loose_points
 from mltrack.store.client import host
 from mltrack.store.client.journal import run_folder
 from mltrack.store.client.values import Refused, check_key, check_text
 from mltrack.store.columns import RunColumns
 from mltrack.store.database import Database
+from mltrack.store.decision_file import catch_up, has_waiting
 from mltrack.store.errors import BadInput, Conflict, NotFound, ReadOnly
 from mltrack.store.identity import Identity
 from mltrack.store.key_resolution import UnknownKey, unknown_keys
@@ -36,7 +37,6 @@ from mltrack.store.records import (
     RunDetails,
     SourceState,
 )
-from mltrack.store.upkeep import Freed
 
 if TYPE_CHECKING:
     from mltrack.store.copies import Copy, CopyHead, CopyHeads
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from mltrack.store.registry import Registry
     from mltrack.store.series import Floats, Ints, PointColumns
     from mltrack.store.sources.mlflow_files import RemoteFiles, RemoteHead
+    from mltrack.store.upkeep import Freed
     from mltrack.store.zoom import Zoom
 
 
@@ -107,9 +108,8 @@ class Store:
         report = self._fold.refresh(seconds, everything)
         left = None if seconds is None else max(0.02, seconds - (time.monotonic() - began))
         report = report.and_sources(self._sources.refresh(left))
-        if report.records and decisions.has_waiting(self.database):
-            with self.database.transaction():
-                decisions.replay(self.database, self.root)
+        if report.records and has_waiting(self.database):
+            catch_up(self.database, self.root)
         if report.records and seconds is None:
             column_segments.prepare(self.database)  # whoever takes in all there is has time for that
         return report
@@ -155,23 +155,15 @@ class Store:
 
     def backup(self, target: Path | None = None) -> Path:
         """Copy the database to ``target`` (default: into the store's backups/) while it is in use. Returns the path."""
+        from mltrack.store import upkeep
+
         return upkeep.backup(self.database, self.root, target)
 
-    def gc(
-        self, *, dry: bool = False, journals: bool = False, trash_days: float = upkeep.TRASH_DAYS
-    ) -> Freed:
-        """Purge trash older than ``trash_days``, seal ended journals, remove what nothing needs. ``dry`` only counts."""
-        expired = upkeep.expired_trash(self.database, trash_days)
-        if not dry and expired:
-            self.purge(expired)
-        freed = upkeep.collect(self.database, self.root, dry, journals)
-        if expired:
-            freed.count_by_kind["runs from the trash"] = len(expired)
-        if not dry:
-            sealed = upkeep.seal(self.database, self.root)
-            freed.bytes_by_kind.update(sealed.bytes_by_kind)
-            freed.count_by_kind.update(sealed.count_by_kind)
-        return freed
+    def gc(self, *, dry: bool = False, journals: bool = False, trash_days: float | None = None) -> Freed:
+        """Purge trash older than ``trash_days`` (30), seal ended journals, remove what nothing needs. ``dry`` only counts."""
+        from mltrack.store import upkeep
+
+        return upkeep.clean_up(self, dry, journals, upkeep.TRASH_DAYS if trash_days is None else trash_days)
 
     def gc_objects(self, dry: bool = False) -> Freed:
         """Remove what nothing needs from the object stores that artifacts go to. ``dry`` only counts."""
@@ -179,9 +171,12 @@ class Store:
 
         return collect_objects(self, dry)
 
-    def seal(self, older_than_seconds: float = upkeep.SEAL_SECONDS) -> Freed:
-        """Compress the journals of ended runs."""
-        return upkeep.seal(self.database, self.root, older_than_seconds)
+    def seal(self, older_than_seconds: float | None = None) -> Freed:
+        """Compress the journals of runs that ended so long ago (an hour)."""
+        from mltrack.store import upkeep
+
+        older = upkeep.SEAL_SECONDS if older_than_seconds is None else older_than_seconds
+        return upkeep.seal(self.database, self.root, older)
 
     # -- asking
 
@@ -383,6 +378,8 @@ class Store:
         """Apply operations as one undoable decision."""
         if self.database.readonly or self.followed is not None:
             raise ReadOnly(f"The store {self.location.root} is open read-only; nothing was changed.")
+        from mltrack.store import decisions
+
         return decisions.decide(
             self.database, self.root, [dict(operation) for operation in operations], sentence
         )
@@ -458,6 +455,8 @@ class Store:
 
     def purge(self, run_ids: Sequence[str]) -> Decision:
         """Remove runs and their files for good. Raises Conflict for runs whose artifacts are registered as models."""
+        from mltrack.store import decisions, upkeep
+
         with self.database.transaction():
             held = upkeep.runs_of_models(self.database) & set(run_ids)
             if held:
@@ -482,10 +481,14 @@ class Store:
 
     def undo(self) -> Decision:
         """Take back this user's last decision."""
+        from mltrack.store import decisions
+
         return decisions.undo(self.database, self.root)
 
     def redo(self) -> Decision:
         """Take back this user's last undo."""
+        from mltrack.store import decisions
+
         return decisions.undo(self.database, self.root, redo=True)
 
     def _fields(self, run_ids: Sequence[str], name: str, value: str | None, sentence: str) -> Decision:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -26,6 +27,9 @@ from mltrack.store.database import Database, file_lock
 from mltrack.store.errors import StoreDamaged, StoreUnavailable
 from mltrack.store.journal_reader import file_kind
 from mltrack.store.summary import unpack
+
+if TYPE_CHECKING:
+    from mltrack.store.store import Store
 
 TRASH_DAYS = 30
 # A run that ended this long ago will hardly be resumed within the hour, and its journals compress to a third.
@@ -274,6 +278,21 @@ def _prune_digests(root: Path, freed: Freed) -> None:
                     path.unlink()
         except FileNotFoundError:
             continue  # another clean-up was faster
+
+
+def clean_up(store: Store, dry: bool, journals: bool, trash_days: float) -> Freed:
+    """See ``Store.gc``."""
+    expired = expired_trash(store.database, trash_days)
+    if not dry and expired:
+        store.purge(expired)
+    freed = collect(store.database, store.root, dry, journals)
+    if expired:
+        freed.count_by_kind["runs from the trash"] = len(expired)
+    if not dry:
+        sealed = seal(store.database, store.root)
+        freed.bytes_by_kind.update(sealed.bytes_by_kind)
+        freed.count_by_kind.update(sealed.count_by_kind)
+    return freed
 
 
 def expired_trash(database: Database, days: float = TRASH_DAYS) -> list[str]:

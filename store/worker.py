@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from mltrack.store import decisions
+from mltrack.store.acting import use_channel
 from mltrack.store.audit_head import DailyHead
 from mltrack.store.errors import FilterError, MltrackError
 from mltrack.store.opening import open_store
@@ -180,7 +180,7 @@ def serve(
     where: str | None, readonly: bool = False, extra: Mapping[str, Callable[..., Any]] | None = None
 ) -> None:
     """Run a worker on standard input and output."""
-    decisions.use_channel("tui")
+    use_channel("tui")
     with open_store(where, readonly=readonly) as store:
         try:
             Worker(store, sys.stdin.buffer, sys.stdout.buffer, extra).serve()

@@ -10,7 +10,8 @@ import orjson
 
 from mltrack.store import model_files
 from mltrack.store.client.journal import make_folder, open_file, run_folder, share_mode
-from mltrack.store.decisions import FILE, Operation
+from mltrack.store.decision_file import FILE
+from mltrack.store.decisions import Operation
 from mltrack.store.demo import curves
 from mltrack.store.demo.writer import PastRun, Series, digest, machine
 from mltrack.store.policy import Policy, policy_text

@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 import mltrack
-from mltrack.store import decisions
+from mltrack.store.acting import acting
 from mltrack.store.copies import stream
 from mltrack.store.errors import MltrackError
 from mltrack.store.mlflow_api import (
@@ -129,7 +129,7 @@ class Application:
         fields.values = {**fields.values, **found}
         need = self._guard.permit(asker, method, route, fields)
         try:
-            with decisions.acting(asker.actor):
+            with acting(asker.actor):
                 answer = handler(self._api, fields)
                 if isinstance(answer, Awaitable):
                     answer = await answer

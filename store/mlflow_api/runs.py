@@ -6,7 +6,8 @@ import re
 
 import numpy as np
 
-from mltrack.store import decisions, filter_parser, search
+from mltrack.store import filter_parser, search
+from mltrack.store.acting import acting_for
 from mltrack.store.client.host import user as own_user
 from mltrack.store.client.journal import random_hex
 from mltrack.store.client.names import run_name as random_name
@@ -54,7 +55,7 @@ def create(api: Api, fields: Fields) -> Answer:
     name = name or tagged or random_name()
     tags[NAME_TAG] = name
     run_id = random_hex(32)
-    known = decisions.acting_for()
+    known = acting_for()
     if known is not None and USER_TAG in tags:
         tags[USER_TAG] = known.name
     user = known.name if known is not None else fields.text("user_id") or tags.get(USER_TAG, "")

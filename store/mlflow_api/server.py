@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mltrack.store import decisions
+from mltrack.store.acting import use_channel
 from mltrack.store.client.journal import open_file, share_mode
 from mltrack.store.errors import BadInput, StoreUnavailable
 from mltrack.store.mlflow_api.api import Api
@@ -67,7 +67,7 @@ def serve(
     from mltrack.store.mlflow_api.peer import PeerProtocol
 
     # A client says itself who it is, and `mltrack undo` leaves alone what programs asked for.
-    decisions.use_channel("rest")
+    use_channel("rest")
     guarded = socket is None and host not in LOOPBACK
     token = _token(store.root) if guarded else ""
     api = Api(store)

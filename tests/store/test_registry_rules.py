@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from mltrack.store import Store, decisions, open_store
+from mltrack.store import Store, open_store
+from mltrack.store.acting import acting
 from mltrack.store.client.journal import run_folder
 from mltrack.store.errors import BadInput, Conflict, Forbidden, NotFound
 from mltrack.store.hooks import tell
@@ -37,7 +38,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 @contextlib.contextmanager
 def person(name: str, channel: str = "cli") -> Iterator[None]:
-    with decisions.acting(Actor(name, channel, "token")):
+    with acting(Actor(name, channel, "token")):
         yield
 
 

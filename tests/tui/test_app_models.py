@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from mltrack.store import decisions, open_store
+from mltrack.store import open_store
+from mltrack.store.acting import acting
 from mltrack.store.policy import change_policy, parse_policy
 from mltrack.store.records import Actor
 from mltrack.tui.app import MltrackApp
@@ -161,7 +162,7 @@ def test_the_second_promoter_is_told_who_was_first(root: str) -> None:
         await type_in(pilot, "Production")
         await type_in(pilot, "mine")
         # Meanwhile, while the question stands:
-        with open_store(root) as store, decisions.acting(Actor("ann", "cli", "kernel")):
+        with open_store(root) as store, acting(Actor("ann", "cli", "kernel")):
             store.registry.promote("churn", 3, "Production", "hers")
         await type_in(pilot, "Production")
         await until(pilot, lambda: "Production of churn is now v3 (by ann" in text(pilot))
@@ -183,7 +184,7 @@ def test_another_persons_request_is_approved(root: str) -> None:
         await until(pilot, lambda: known(pilot, "request") is not None)
         await pilot.press("u")
         await until(pilot, lambda: known(pilot, "request") is None)
-        with open_store(root) as store, decisions.acting(Actor("ann", "rest", "token")):
+        with open_store(root) as store, acting(Actor("ann", "rest", "token")):
             store.registry.request("churn", 2, "Production", "passes shadow")
         await until(pilot, lambda: "1 request waits for you" in text(pilot))
         await pilot.press("P")

@@ -41,7 +41,7 @@ class Session:
         Raises NotFound when it is a folder that is not there: only logging, `mltrack demo` and what
         says ``create`` make stores.
         """
-        from mltrack.store import decisions
+        from mltrack.store.acting import use_channel
         from mltrack.store.errors import NotFound
         from mltrack.store.opening import open_store
 
@@ -50,7 +50,7 @@ class Session:
             raise NotFound(
                 f"Nothing is logged in {missing.url} ({missing.chosen_by}): there is no such folder."
             )
-        decisions.use_channel("cli")
+        use_channel("cli")
         with open_store(self.where, readonly=readonly) as store:
             if refresh:
                 report = store.refresh(_REFRESH_SECONDS)
