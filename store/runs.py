@@ -291,16 +291,23 @@ def lay_over(metrics: dict[str, Summary], pending: dict[str, list[Any]]) -> None
 
 def count_metrics(database: Database, run_ids: Sequence[str]) -> dict[str, int]:
     """For each metric key, how many of these runs have it, summaries that are not folded yet included."""
-    names, counts = metric_names(database), dict[str, int]()
+    names = metric_names(database)
+    found: list[npt.NDArray[np.int32]] = [summaries.keys_of(None)]
+    counts: dict[str, int] = {}
     for blob, state in of_runs(database, "r.summary, r.state", run_ids):
-        rows = summaries.unpack(bytes(blob) if blob else None)
-        found = rows["key"][(rows["rank"] == 0) & (rows["count"] > 0)].tolist()
-        keys = {names.get(number, "?") for number in found}
+        keys = np.unique(summaries.keys_of(bytes(blob) if blob else None))
+        found.append(keys)
         if '"pending"' in state:
+            known = {names.get(number, "?") for number in keys.tolist()}
             for pending in orjson.loads(state).get("pending", {}).values():
-                keys |= set(pending["v"]) if pending.get("rank") == 0 else set()
-        for key in keys:
-            counts[key] = counts.get(key, 0) + 1
+                for key in pending["v"] if pending.get("rank") == 0 else ():
+                    if key not in known:
+                        known.add(key)
+                        counts[key] = counts.get(key, 0) + 1
+    numbers, times = np.unique(np.concatenate(found), return_counts=True)
+    for number, count in zip(numbers.tolist(), times.tolist(), strict=True):
+        key = names.get(number, "?")
+        counts[key] = counts.get(key, 0) + count
     return counts
 
 

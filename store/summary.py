@@ -56,15 +56,30 @@ def pack(rows: Rows) -> bytes:
 
 def unpack(data: bytes | None) -> Rows:
     """Rows of a stored summary. Raises StoreDamaged when the bytes are not one (a damaged database page)."""
+    return np.frombuffer(_planes(data).T.tobytes(), ROW) if data else no_rows()
+
+
+def keys_of(data: bytes | None) -> npt.NDArray[np.int32]:
+    """The keys of a stored summary that have a point of rank 0, once for each attempt. Raises StoreDamaged like ``unpack``."""
     if not data:
-        return no_rows()
+        return np.zeros(0, np.int32)
+    planes = _planes(data)
+    columns = {name: ROW.fields[name] for name in ("key", "rank", "count")} if ROW.fields else {}
+    key, rank, count = (
+        planes[offset : offset + kind.itemsize].T.copy().view(kind).ravel()
+        for kind, offset in (field[:2] for field in columns.values())
+    )
+    kept: npt.NDArray[np.int32] = key[(rank == 0) & (count > 0)]
+    return kept
+
+
+def _planes(data: bytes) -> npt.NDArray[np.uint8]:
     try:
-        planes = np.frombuffer(zlib.decompress(data), np.uint8).reshape(ROW.itemsize, -1)
+        return np.frombuffer(zlib.decompress(data), np.uint8).reshape(ROW.itemsize, -1)
     except (zlib.error, ValueError) as error:
         raise StoreDamaged(
             f"A run's summary in the database is damaged ({error}). 'mltrack doctor' rebuilds it from the journals."
         ) from None
-    return np.frombuffer(planes.T.tobytes(), ROW)
 
 
 def joined(parts: Sequence[Rows]) -> Rows:

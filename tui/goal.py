@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from mltrack.store.direction import Direction, guess_direction
@@ -97,6 +98,7 @@ def direction_of(key: str) -> Direction:
     return "min" if chosen == "min" else "max" if chosen == "max" else guess_direction(key)
 
 
+@lru_cache(1 << 16)
 def is_background(key: str) -> bool:
     """Metrics that nobody optimises: system/*, learning rates, counters, speeds, insides of layers."""
     return _BACKGROUND.search(key) is not None
@@ -130,8 +132,9 @@ def guess_loss(keys: Iterable[str], goal: str | None) -> str | None:
 
 
 def _rank(key: str) -> int:
-    return (
-        4 * (_HELD_OUT.search(key) is not None)
-        + 2 * (_SCORES.search(key) is not None)
-        + (direction_of(key) == "min")
-    )
+    return _rank_of_name(key) + (direction_of(key) == "min")
+
+
+@lru_cache(1 << 16)
+def _rank_of_name(key: str) -> int:
+    return 4 * (_HELD_OUT.search(key) is not None) + 2 * (_SCORES.search(key) is not None)

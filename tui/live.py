@@ -54,6 +54,7 @@ class Live:
         self._restarts = 0
         self._closing = False
         self._worker = worker
+        self._early: Answered | None = None
         self.host = worker.host if worker is not None else ""
         """What ssh calls the machine of the store; "" for this one."""
         self.retry_seconds = 0.0
@@ -124,13 +125,19 @@ class Live:
         if topic:
             self._newest[topic] = FIRST
         self._pending[FIRST] = _Pending(topic, on_result, on_error)
+        if self._early is not None:
+            self._post(self._early)
+            self._early = None
         return True
 
     def deliver(self, answer: Answered) -> str | None:
         """Hand an answer to whoever asked. Returns the sentence of an error that nobody wanted to handle."""
         pending = self._pending.pop(answer.request, None)
         if pending is None:
-            return None  # overtaken
+            # Overtaken, or the worker was ready before the screen that its first answer is for.
+            if answer.request == FIRST and self._worker is not None and self._worker.asked_first:
+                self._early = answer
+            return None
         if answer.error is None:
             pending.on_result(answer.result)
             return None

@@ -103,9 +103,18 @@ def load_view(path: Path) -> SavedView:
 
 def save_view(path: Path, view: SavedView) -> None:
     """Keep a view, whole or not at all. OSError where the folder cannot be written."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    save_text(path, text_of(view))
+
+
+def text_of(view: SavedView) -> str:
+    """A view as its file has it."""
     view = replace(view, layouts={scope: layout for scope, layout in view.layouts.items() if layout})
-    text = json.dumps(asdict(view), ensure_ascii=True, allow_nan=False)
+    return json.dumps(asdict(view), ensure_ascii=True, allow_nan=False)
+
+
+def save_text(path: Path, text: str) -> None:
+    """The same from what ``text_of`` gave."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     other = path.with_suffix(f".{os.getpid()}")
     handle = os.open(other, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:

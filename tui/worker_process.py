@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from typing import IO, Any
 
@@ -20,12 +19,20 @@ _PIECE = 1 << 20
 _THREADS = ("OPENBLAS_NUM_THREADS",)
 
 
+def _nameless_file() -> IO[bytes]:
+    if sys.platform == "linux":
+        return open(os.memfd_create("worker-errors"), "w+b")
+    import tempfile  # 3 ms, before anything is there
+
+    return tempfile.TemporaryFile()
+
+
 class WorkerProcess:
     """A running worker. Started as early as possible: before Textual is imported."""
 
     def __init__(self, where: str | None, readonly: bool) -> None:
         self.began = time.monotonic()
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # lives as long as the process
+        self._errors = _nameless_file()  # lives as long as the process
         # One thread for linear algebra, which the worker has none of: numpy's would spin on the processor that the screen
         # starts on. What the worker launches must not inherit that.
         ours = [name for name in _THREADS if name not in os.environ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from mltrack.tui.clean import cell_width, clip, pad, wrap
 from mltrack.tui.draw.glyphs import STATUS_LOOKS, count_glyphs
 from mltrack.tui.keys import Focus
 from mltrack.tui.messages import StoreChanged
-from mltrack.tui.saved_view import SavedView, save_view
+from mltrack.tui.saved_view import SavedView, save_text, text_of
 from mltrack.tui.screens.base import BaseScreen
 from mltrack.tui.widgets.experiment_pane import ExperimentPane
 from mltrack.tui.widgets.filter_input import FilterInput
@@ -57,6 +58,7 @@ class RunsView(BaseScreen):
         """The run under the cursor when something else was asked for: it stays there, its family is opened for it."""
         self._gpus = ""
         self._kept = ""
+        self._saving: threading.Thread | None = None
 
     def compose(self) -> ComposeResult:
         yield Lines(id="head", ground="bar")
@@ -281,6 +283,8 @@ class RunsView(BaseScreen):
 
     def save(self, leaving: bool = False) -> None:
         """Keep the view for the next start, where it has changed or the app is left."""
+        if self._saving is not None and self._saving.is_alive() and not leaving:
+            return  # a slow disk: later
         if self._file is None or self.view is None:
             return
         table = self.table
@@ -294,8 +298,19 @@ class RunsView(BaseScreen):
             return
         self._kept = state
         self.saved.page = table.text()
+        # A disk that others keep busy takes a tenth of a second: no key waits for that.
+        if self._saving is not None:
+            self._saving.join()
+        self._saving = threading.Thread(
+            target=self._save, args=(self._file, text_of(self.saved)), name="view"
+        )
+        self._saving.start()
+        if leaving:
+            self._saving.join()
+
+    def _save(self, file: Path, text: str) -> None:
         try:
-            save_view(self._file, self.saved)
+            save_text(file, text)
         except OSError:
             self._file = None  # a full or read-only home: the app works without
 

@@ -41,14 +41,15 @@ class Scene:
     pins: frozenset[str] = frozenset()
 
 
-def write_rows(
-    store: Store, scene: Scene, run_ids: Sequence[str], columns: Sequence[Column]
-) -> dict[str, Any]:
-    """For each run that is still there its cells by column id, each [text, style, text, style ...], and what the screen
-    must know about it: name, user, status, depth, parents, "fold" (open, closed or "")."""
+def keys_of(columns: Sequence[Column]) -> tuple[set[str], set[str]]:
+    """The metrics and the params that cells of these columns are made from."""
     metrics = {str(column["key"]) for column in columns if column["kind"] in ("metric", "step", "trend")}
-    params = {str(column["key"]) for column in columns if column["kind"] == "param"}
-    runs = store.runs(run_ids, metrics, params, folders=False)
+    return metrics, {str(column["key"]) for column in columns if column["kind"] == "param"}
+
+
+def write_rows(store: Store, scene: Scene, runs: Sequence[Run], columns: Sequence[Column]) -> dict[str, Any]:
+    """For each run (read with ``keys_of`` the columns) its cells by column id, each [text, style, text, style ...], and what
+    the screen must know about it: name, user, status, depth, parents, "fold" (open, closed or "")."""
     now = now_ms()
     families = _families(store, scene, runs, columns)
     cells: dict[str, dict[str, list[str]]] = {run.run_id: {} for run in runs}

@@ -17,13 +17,15 @@ from mltrack.store.store import Store
 from mltrack.tui.cli.run_look import now_ms, short_names
 from mltrack.tui.draw.sparkline import draw_sparkline
 from mltrack.tui.goal import remember
-from mltrack.tui.worker_calls.run_cells import Scene, choose_formats, ids_at, write_rows
+from mltrack.tui.worker_calls.run_cells import Scene, choose_formats, ids_at, keys_of, write_rows
 from mltrack.tui.worker_calls.run_columns import EXTRA, Layout, choose_columns, goal_of, sort_key
 from mltrack.tui.worker_calls.run_tree import RunTree
 from mltrack.tui.worker_calls.who import who
 
 # Columns are chosen by the newest runs that match, whatever the order: sorting must not change what is shown.
 _SAMPLE = 100
+# Of runs with so many metrics, so many of the newest tell as much.
+_WIDE, _WIDE_SAMPLE = 300, 25
 _FORMAT_SAMPLE = 40
 _TREND_CELLS = 8
 _CELLS_PER_COLUMN = 9
@@ -81,13 +83,11 @@ class RunViews:
         """
         remember(layouts or {})
         newest, unknown = store.search_places(filter, experiment=experiment)
-        sample_ids = ids_at(store, newest[:_SAMPLE])
-        sample = store.runs(sample_ids, (), None, folders=False)
+        sample, keys = _sampled(store, ids_at(store, newest[:_SAMPLE]))
         scope = experiment
         if scope is None and len({run.experiment for run in sample}) == 1:
             scope = _only_experiment(store, newest)
         layout = Layout.of((layouts or {}).get(scope or "", {}))
-        keys = store.count_metrics(sample_ids)
         one = scope is not None and not scope.endswith("/")
         shown_columns = choose_columns(sample, keys, layout, aggregate, one)
         sort_keys = _sort_keys(sort, shown_columns, layout, aggregate)
@@ -117,9 +117,15 @@ class RunViews:
             scene.place_of = dict(zip(ids_at(store, places), map(int, places), strict=True))
         same = (filter, experiment, aggregate, str(layout))
         before = self._scene.formats if same == self._scope else {}
-        metrics = {str(column["key"]) for column in shown_columns if column["kind"] == "metric"}
-        typical = list(dict.fromkeys((*sample_ids[:_FORMAT_SAMPLE], *wanted)))
-        values = store.runs(typical, metrics, (), folders=False)
+        drawn = [column for column in shown_columns if column["id"] in set(cells)]
+        if not drawn:
+            usual = [column for column in shown_columns if column["weight"] < EXTRA]
+            more = [column for column in shown_columns if column["weight"] >= EXTRA]
+            drawn = [*usual, *more[: max(0, width // _CELLS_PER_COLUMN - len(usual))]]
+        typical = dict.fromkeys((*(run.run_id for run in sample[:_FORMAT_SAMPLE]), *wanted))
+        values = store.runs(list(typical), keys_of(shown_columns)[0], keys_of(drawn)[1], folders=False)
+        found = {run.run_id: run for run in values}
+        drawn_runs = [found[run_id] for run_id in wanted if run_id in found]
         scene.formats = choose_formats(shown_columns, values, before)
         scene.trends = self._scene.trends if same == self._scope else {}
         self._scene, self._scope, self._order, self._beside = scene, same, order, damaged
@@ -128,18 +134,13 @@ class RunViews:
             self._token += 1
         counts, total = _counts(store, experiment)
         beside = list(ids_at(store, damaged))
-        drawn = [column for column in shown_columns if column["id"] in set(cells)]
-        if not drawn:
-            usual = [column for column in shown_columns if column["weight"] < EXTRA]
-            more = [column for column in shown_columns if column["weight"] >= EXTRA]
-            drawn = [*usual, *more[: max(0, width // _CELLS_PER_COLUMN - len(usual))]]
         return {
             "ids": None if known == self._token else ids,
             "token": self._token,
             "found": len(order),
             "unknown": unknown,
             "columns": shown_columns,
-            "rows": write_rows(store, scene, wanted, drawn),
+            "rows": write_rows(store, scene, drawn_runs, drawn),
             "all": total,
             "statuses": counts,
             "scope": scope,
@@ -158,7 +159,7 @@ class RunViews:
         """Cells of these columns (by id) for runs of the last view."""
         wanted = set(columns)
         chosen = [column for column in self._scene.columns if column["id"] in wanted]
-        return write_rows(store, self._scene, run_ids, chosen)
+        return write_rows(store, self._scene, store.runs(run_ids, *keys_of(chosen), folders=False), chosen)
 
     def next_problem(self, store: Store, run_id: str | None, back: bool) -> dict[str, Any]:
         """The next run that failed, was killed, lost, fell silent or is damaged, closed families included; around the end
@@ -212,6 +213,16 @@ class RunViews:
 
 _views = RunViews()
 CALLS = (_views.view, _views.rows, _views.trends, _views.next_problem)
+
+
+def _sampled(store: Store, newest: Sequence[str]) -> tuple[list[Run], dict[str, int]]:
+    """The runs that columns are chosen by, with their params, and how many of them have each metric."""
+    keys = store.count_metrics(newest[:_WIDE_SAMPLE])
+    if sum(keys.values()) > _WIDE * _WIDE_SAMPLE:
+        newest = newest[:_WIDE_SAMPLE]
+    for key, count in store.count_metrics(newest[_WIDE_SAMPLE:]).items():
+        keys[key] = keys.get(key, 0) + count
+    return store.runs(newest, (), None, folders=False), keys
 
 
 def _arranged(
