@@ -37,14 +37,14 @@ class Coded:
 
 
 def encode_texts(size: int, places: Sequence[int], texts: Sequence[str]) -> bytes:
-    """Texts of runs by their ascending places below ``size``, which is at most 65,535."""
+    """Texts of runs by their places below ``size``, which is at most 65,535."""
     known: dict[str, int] = {}
     codes = np.array([known.setdefault(text, len(known)) for text in texts], _CODE)
     return _encode(size, places, codes, orjson.dumps(list(known)))
 
 
 def encode_integers(size: int, places: Sequence[int], values: Sequence[int]) -> bytes:
-    """Whole numbers of runs by their ascending places below ``size``, which is at most 65,535."""
+    """Whole numbers of runs by their places below ``size``, which is at most 65,535."""
     return _encode(size, places, np.array(values, _WHOLE), b"")
 
 
@@ -66,7 +66,7 @@ def decode_integers(size: int, blobs: Iterable[tuple[int, bytes]]) -> tuple[Ints
 def _encode(size: int, places: Sequence[int], numbers: npt.NDArray[Any], rest: bytes) -> bytes:
     flags = np.zeros(size, np.bool_)
     flags[list(places)] = True
-    steps = np.diff(numbers, prepend=numbers.dtype.type(0))
+    steps = np.diff(numbers[np.argsort(places)], prepend=numbers.dtype.type(0))
     body = np.packbits(flags).tobytes() + steps.tobytes() + rest
     packed = zlib.compress(body, 1)
     if 2 * len(packed) < len(body):

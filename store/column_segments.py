@@ -10,7 +10,6 @@ import sqlite3
 import struct
 import zlib
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -148,38 +147,29 @@ def _write(database: Database, segment: int) -> bool:
 
 def _write_columns(database: Database, segment: int, span: tuple[int, int]) -> None:
     """Attributes, params and tags."""
-    found: dict[tuple[str, str], tuple[list[int], list[str]]] = {}
-    whole: dict[str, tuple[list[int], list[int]]] = {}
-
-    def note(columns: dict[Any, tuple[list[int], list[Any]]], name: Any, run: int, value: Any) -> None:
-        if value is not None:
-            places, values = columns.setdefault(name, ([], []))
-            places.append(run - span[0])
-            values.append(value)
-
+    blobs: list[tuple[str, str, bytes]] = []
     names = (*TEXTS, *INTEGERS)
-    for run, *values in database.execute(
-        f"SELECT id, {', '.join(names)} FROM run WHERE id {_IN_SEGMENT} ORDER BY id", span
-    ):
-        for name, value in zip(names, values, strict=True):
-            if name in INTEGERS:
-                note(whole, name, run, value)
-            else:
-                note(found, ("attribute", name), run, value)
+    runs, *columns = database.lists(("id", *names), f"run WHERE id {_IN_SEGMENT}", span)
+    for name, column in zip(names, columns, strict=True):
+        encode = column_blobs.encode_integers if name in INTEGERS else column_blobs.encode_texts
+        here = [run - span[0] for run, value in zip(runs, column, strict=True) if value is not None]
+        if here:
+            data = encode(RUNS, here, [value for value in column if value is not None])
+            blobs.append(("attribute", name, data))
     for kind, value in (("param", "value"), ("tag", TAG_VALUE)):
-        for run, key, text in database.execute(
-            f"SELECT run, key, {value} FROM {kind} WHERE run {_IN_SEGMENT} ORDER BY run", span
+        found: dict[str, tuple[list[int], list[str]]] = {}
+        for run, key, text in zip(
+            *database.lists(("run", "key", value), f"{kind} WHERE run {_IN_SEGMENT}", span), strict=True
         ):
-            note(found, (kind, key), run, text)
-    rows = [
-        ("attribute", name, segment, column_blobs.encode_integers(RUNS, places, numbers))
-        for name, (places, numbers) in whole.items()
-    ]
-    rows += [
-        (kind, key, segment, column_blobs.encode_texts(RUNS, places, texts))
-        for (kind, key), (places, texts) in found.items()
-    ]
-    database.execute_many("INSERT INTO column_segment (kind, key, segment, data) VALUES (?, ?, ?, ?)", rows)
+            if text is not None:
+                places, texts = found.get(key) or found.setdefault(key, ([], []))
+                places.append(run - span[0])
+                texts.append(text)
+        blobs += [(kind, key, column_blobs.encode_texts(RUNS, *column)) for key, column in found.items()]
+    database.execute_many(
+        "INSERT INTO column_segment (kind, key, segment, data) VALUES (?, ?, ?, ?)",
+        [(kind, key, segment, data) for kind, key, data in blobs],
+    )
 
 
 def _write_metrics(database: Database, segment: int, span: tuple[int, int]) -> None:

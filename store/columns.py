@@ -6,14 +6,12 @@ segments (column_segments.py) and, for runs that these do not hold for, from the
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from mltrack.store import column_segments
 from mltrack.store import summary as summaries
@@ -303,7 +301,7 @@ class RunColumns:
         value, run, source = _TABLES.get(kind, (column, "id", "run"))
         parameters = (column,) if kind in _TABLES else ()
         if len(places) * 2 > self.n:
-            runs, values = _lists(self._database, (run, value), source, parameters)
+            runs, values = self._database.lists((run, value), source, parameters)
         else:
             select = f"SELECT {run}, {value} FROM {source} {'AND' if parameters else 'WHERE'}"
             rows = self._of_runs(select, run, [self._ids[place] for place in places.tolist()], parameters)
@@ -442,21 +440,6 @@ class RunColumns:
                 return None
             self._metric_ids[key] = int(rows[0][0])
         return self._metric_ids[key]
-
-
-def _lists(
-    database: Database, names: Sequence[str], source: str, parameters: tuple[Any, ...] = ()
-) -> list[list[Any]]:
-    """Columns of numbers and texts as lists, in any order of rows. As JSON, which SQLite and orjson pass on in a third of the time."""
-    if database.kind == "sqlite":
-        aggregates = ", ".join(f"json_group_array({name})" for name in names)
-        try:
-            texts = database.connection.execute(f"SELECT {aggregates} FROM {source}", parameters).fetchone()
-            return [orjson.loads(text) for text in texts]
-        except (sqlite3.Error, orjson.JSONDecodeError):
-            pass  # more than SQLite can hold in one text, or damage, which reading row by row names
-    rows = database.execute(f"SELECT {', '.join(names)} FROM {source}", parameters)
-    return [[row[place] for row in rows] for place in range(len(names))]
 
 
 def _coded(values: Sequence[str | None], known: dict[str, int]) -> npt.NDArray[np.int32]:
