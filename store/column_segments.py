@@ -9,7 +9,8 @@ from __future__ import annotations
 import sqlite3
 import struct
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,7 @@ from mltrack.store import summary as summaries
 from mltrack.store.column_blobs import Coded
 from mltrack.store.column_types import Aggregate, FloatArray
 from mltrack.store.database import Database, Row
-from mltrack.store.errors import ReadOnly, StoreUnavailable
+from mltrack.store.errors import ReadOnly, StoreDamaged, StoreUnavailable
 from mltrack.store.series import Ints
 
 RUNS = 1024
@@ -68,7 +69,8 @@ def _all(database: Database) -> Ints:
 def read_metric(database: Database, metric: int, aggregate: Aggregate) -> tuple[Ints, FloatArray]:
     """One aggregate of a metric from all segments: row numbers of its runs, int64[n], and float64[n]."""
     rows = database.execute("SELECT segment, data FROM metric_segment WHERE metric = ?", (metric,))
-    parts = [_decode(int(segment), bytes(data), aggregate) for segment, data in rows]
+    with _sound():
+        parts = [_decode(int(segment), bytes(data), aggregate) for segment, data in rows]
     if not parts:
         return np.zeros(0, np.int64), np.zeros(0)
     return np.concatenate([runs for runs, _ in parts]), np.concatenate([values for _, values in parts])
@@ -76,12 +78,24 @@ def read_metric(database: Database, metric: int, aggregate: Aggregate) -> tuple[
 
 def read_texts(database: Database, kind: str, key: str) -> Coded:
     """A param, tag or attribute of text (by its column of the database) from all segments."""
-    return column_blobs.decode_texts(RUNS, _blobs(database, kind, key))
+    with _sound():
+        return column_blobs.decode_texts(RUNS, _blobs(database, kind, key))
 
 
 def read_integers(database: Database, key: str) -> tuple[Ints, Ints]:
     """An attribute that is a whole number from all segments: row numbers of its runs, int64[n], and int64[n]."""
-    return column_blobs.decode_integers(RUNS, _blobs(database, "attribute", key))
+    with _sound():
+        return column_blobs.decode_integers(RUNS, _blobs(database, "attribute", key))
+
+
+@contextmanager
+def _sound() -> Iterator[None]:
+    try:
+        yield
+    except (zlib.error, struct.error, ValueError, TypeError) as error:
+        raise StoreDamaged(
+            f"A stored column in the database is damaged ({error}). 'mltrack doctor' makes it anew."
+        ) from None
 
 
 def _blobs(database: Database, kind: str, key: str) -> Iterable[tuple[int, bytes]]:
@@ -108,6 +122,13 @@ def prepare(database: Database) -> bool:
     if database.readonly:
         return False
     return build(database, coverage(database)[1])
+
+
+def forget(database: Database) -> None:
+    """Remove all segments."""
+    with database.transaction():
+        for table in ("run_segment", "metric_segment", "column_segment"):
+            database.execute(f"DELETE FROM {table}")
 
 
 def _is_worth(database: Database, runs: Ints) -> bool:

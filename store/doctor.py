@@ -12,10 +12,10 @@ from pathlib import Path
 
 import orjson
 
-from mltrack.store import decisions
+from mltrack.store import column_segments, decisions
 from mltrack.store.blocks import decode
 from mltrack.store.client.journal import make_folder, open_file, random_hex, share_mode
-from mltrack.store.database import Database, file_lock, open_sqlite
+from mltrack.store.database import SCHEMA_VERSION, Database, file_lock, open_sqlite
 from mltrack.store.errors import StoreDamaged, StoreError
 from mltrack.store.fold import Fold
 from mltrack.store.records import FoldReport
@@ -47,6 +47,8 @@ def examine(root: Path, database_path: Path, repair: bool = True) -> Diagnosis:
                 )
             return diagnosis
         database = open_sqlite(database_path, root)
+        if database.setting("schema") == str(SCHEMA_VERSION):  # another's segments are not ours
+            column_segments.forget(database)
     else:
         diagnosis = Diagnosis(False, [f"{database_path} is damaged: {problem.rstrip('.')}."])
         if not repair:
@@ -72,6 +74,8 @@ def examine(root: Path, database_path: Path, repair: bool = True) -> Diagnosis:
             diagnosis.said.append(_salvage(database, root, _put_aside(root)))
         count = database.execute("SELECT count(*) FROM run")[0][0]
         diagnosis.said.append(f"The store has {count:,} runs.")
+        if database.setting("schema") == str(SCHEMA_VERSION):
+            column_segments.prepare(database)
     finally:
         database.close()
     return diagnosis

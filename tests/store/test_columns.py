@@ -13,6 +13,8 @@ from mltrack.store import columns as columns_module
 from mltrack.store.client.journal import Journal, points_line, run_folder
 from mltrack.store.column_types import Aggregate, NumberKind, TextKind
 from mltrack.store.columns import RunColumns
+from mltrack.store.doctor import examine
+from mltrack.store.errors import StoreDamaged
 
 _NUMBERS: list[tuple[NumberKind, str, Aggregate]] = [
     ("metric", "loss", "last"),
@@ -168,6 +170,33 @@ def test_stored_columns_equal_the_rows(tmp_path: Path, monkeypatch: pytest.Monke
         columns = RunColumns(store.database, store.root)
         columns.refresh()
         assert _answers(columns) == own
+
+
+def test_a_damaged_segment_is_a_sentence_and_doctor_makes_it_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(column_segments, "RUNS", 4)
+    monkeypatch.setattr(column_segments, "WORTH", 3)
+    monkeypatch.setattr(column_segments, "CHANGED", 2)
+    at = random.Random(13)
+    with open_store(str(tmp_path)) as store:
+        for number in range(8):
+            _log(tmp_path, number, at)
+        store.refresh(None)
+        for table, question in (
+            ("column_segment", "lr < 0.25"),
+            ("column_segment", "step > 3"),
+            ("metric_segment", "metrics.acc > 0.5"),
+        ):
+            before = store.search(question, sort=("run_id",)).run_ids
+            for data in (b"", b"\1", b"\1\4\0" + bytes(40), b"\0\4\0" + bytes(40), bytes(7)):
+                store.database.execute(f"UPDATE {table} SET data = ?", (data,))
+                fresh = RunColumns(store.database, store.root)
+                store.columns = fresh
+                with pytest.raises(StoreDamaged, match="doctor"):
+                    store.search(question, sort=("run_id",))
+            assert examine(tmp_path, tmp_path / "mltrack.db").healthy
+            assert store.search(question, sort=("run_id",)).run_ids == before
 
 
 def test_segments_outlive_a_gap_and_what_was_purged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
