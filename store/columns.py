@@ -93,12 +93,14 @@ class RunColumns:
         order = np.argsort(ids, kind="stable")
         self._ids = ids[order].tolist()
         self._stored = order < len(held.runs)
-        run_ids = np.full(self.n, "", np.object_)
-        run_ids[self._stored] = np.array(held.values, np.object_)[held.codes]
-        places, own = self._unstored("attribute", "run_id")
-        run_ids[places] = own
-        self._run_ids = cast("list[str]", run_ids.tolist())
         self._experiments = self._experiment_names()
+        self._run_ids = held.values[: self.n]
+        if not np.array_equal(held.codes, np.arange(self.n)):
+            run_ids = np.full(self.n, "", np.object_)
+            run_ids[self._stored] = np.array(held.values, np.object_)[held.codes]
+            places, own = self._unstored("attribute", "run_id")
+            run_ids[places] = own
+            self._run_ids = cast("list[str]", run_ids.tolist())
 
     def _experiment_names(self) -> dict[int, str]:
         return {

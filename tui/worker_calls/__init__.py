@@ -76,4 +76,5 @@ def serve(where: str | None, readonly: bool, unset: Sequence[str] = ()) -> None:
         os.environ.pop(name, None)
     # Answers are made of very many small objects without cycles: looking for garbage among them costs more than they do.
     gc.set_threshold(200_000, 20, 50)
+    gc.enable()
     serve_store(where, readonly, CALLS)
