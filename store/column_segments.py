@@ -39,11 +39,13 @@ _HEAD = struct.Struct("<II")
 _FLOATS = ("last", "low", "high")
 _PLACE: dict[Aggregate, int] = {"last": 0, "min": 1, "max": 2}
 _IN_SEGMENT = "BETWEEN ? AND ?"
+# Of a process of an older mltrack that still runs come segments of metrics alone.
+_WHOLE = "column_seq = seq"
 
 
 def coverage(database: Database) -> tuple[Coded, Ints]:
     """The runs that a segment holds for, with their run ids, and the row numbers of all others, int64; each in ascending order."""
-    built = sorted(int(row[0]) for row in database.execute("SELECT id FROM run_segment"))
+    built = sorted(int(row[0]) for row in database.execute(f"SELECT id FROM run_segment WHERE {_WHOLE}"))
     total = int(database.execute("SELECT count(*) FROM run")[0][0])
     held = read_texts(database, "attribute", "run_id")
     if not built:
@@ -55,10 +57,12 @@ def coverage(database: Database) -> tuple[Coded, Ints]:
     for number in {*range(built[-1] + 2)}.difference(built):
         end = (number + 1) * RUNS if number < built[-1] else 1 << 62
         rows += database.execute(f"SELECT id FROM run WHERE id {_IN_SEGMENT}", (number * RUNS + 1, end))
-    others = np.sort(np.array([row[0] for row in rows], np.int64))
+    others = np.unique(np.array([row[0] for row in rows], np.int64))
     held = held.take(~np.isin(held.runs, others)) if len(others) else held
     if len(held.runs) + len(others) != total:  # some were purged
-        held = held.take(np.isin(held.runs, _all(database)))
+        present = _all(database)
+        held = held.take(np.isin(held.runs, present))
+        others = np.setdiff1d(present, held.runs, assume_unique=True)
     return held, others
 
 
@@ -160,8 +164,9 @@ def _write(database: Database, segment: int) -> bool:
         _write_metrics(database, segment, span)
         _write_columns(database, segment, span)
         database.execute(
-            "INSERT INTO run_segment (id, seq) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET seq = excluded.seq",
-            (segment, seq),
+            "INSERT INTO run_segment (id, seq, column_seq) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE"
+            " SET seq = excluded.seq, column_seq = excluded.column_seq",
+            (segment, seq, seq),
         )
     return True
 

@@ -133,6 +133,7 @@ CREATE TABLE registered_model (
 CREATE TABLE run_segment (
   id BIGINT NOT NULL,
   seq BIGINT DEFAULT '0' NOT NULL,
+  column_seq BIGINT DEFAULT '-1' NOT NULL,
   PRIMARY KEY (id)
 );
 

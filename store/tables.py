@@ -267,9 +267,8 @@ class Journal(_Table, table=True):
     run: int = _run()
     position: int = _number(0)
     check_head: str = _text("")  # sha256 of line 1
-    check_tail: str = _text(
-        ""
-    )  # sha256 of the last bytes before the position: notices a file that was rewritten
+    # Sha256 of the last bytes before the position: notices a file that was rewritten.
+    check_tail: str = _text("")
     skipped: int = _number(0)
     closed: int | None = _number()  # size of the points file its writer closed with
     sealed: str | None = _text()  # how: "zst", or in older stores the name of the file
@@ -317,6 +316,7 @@ class RunSegment(_Table, table=True):
 
     id: int = _number(primary_key=True)
     seq: int = _number(0)
+    column_seq: int = _number(-1)  # the same, unless an older mltrack wrote only the metrics anew
 
 
 class MetricSegment(_Table, table=True):

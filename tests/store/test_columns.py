@@ -210,6 +210,12 @@ def test_segments_outlive_a_gap_and_what_was_purged(tmp_path: Path, monkeypatch:
         store.database.execute("DELETE FROM run_segment WHERE id = 1")
         assert len(column_segments.coverage(store.database)[1]) == 4
         assert len(_compare(store, RunColumns(store.database, store.root))["param lr"]) == 16
+        # A process of an older mltrack writes metrics anew, and nothing else.
+        store.database.execute("UPDATE run_segment SET seq = seq + 1 WHERE id IN (1, 2)")
+        store.database.execute("UPDATE param SET value = '7' WHERE run BETWEEN 5 AND 12")
+        assert len(column_segments.coverage(store.database)[1]) == 8
+        found = _compare(store, RunColumns(store.database, store.root))["param lr"]
+        assert [found[run_id] for run_id in ids[4:12]] == ["7"] * 8
         store.purge(ids[9:11])
         held, others = column_segments.coverage(store.database)
         assert len(held.runs) + len(others) == 14

@@ -18,6 +18,7 @@ from mltrack.store.migrate import SCRIPTS, migrate
 # What takes a new PostgreSQL store back to the first schema: later schemas add their own here.
 POSTGRESQL_BACK = (
     "DROP TABLE column_segment",
+    "ALTER TABLE run_segment DROP COLUMN column_seq",
     "DROP TABLE artifact_copy",
     "ALTER TABLE journal ADD COLUMN header TEXT DEFAULT '{}' NOT NULL",
     "DROP TABLE logged_model",

@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """One table; the segments that lack it are made anew when they are wanted."""
+    """One table, and which segments are of it; the segments that lack it are made anew when they are wanted."""
     op.create_table(
         "column_segment",
         sa.Column("kind", sa.Text, nullable=False),
@@ -20,6 +20,9 @@ def upgrade() -> None:
         sa.Column("segment", sa.BigInteger, nullable=False),
         sa.Column("data", sa.LargeBinary, nullable=True),
         sa.PrimaryKeyConstraint("kind", "key", "segment"),
+    )
+    op.add_column(
+        "run_segment", sa.Column("column_seq", sa.BigInteger, nullable=False, server_default=sa.text("'-1'"))
     )
     op.execute("DELETE FROM run_segment")
     op.execute("DELETE FROM metric_segment")
