@@ -225,15 +225,26 @@ def remove_copies(store: Store, found: list[Copy]) -> None:
     """Remove objects, and note in their runs' journals that they are gone. Those at an address of another store stay there. Raises
     StoreUnavailable."""
     ours_is = identity(store.database, store.root)
-    by_run: dict[str, list[Copy]] = {}
+    for ours in by_run(found):
+        remove_objects(ours, ours_is, store.root)
+        note_removed(store, ours[0].run_id, [(copy.path, copy.sha256) for copy in ours])
+
+
+def by_run(found: list[Copy]) -> list[list[Copy]]:
+    """Copies of one run each."""
+    runs: dict[str, list[Copy]] = {}
     for copy in found:
-        by_run.setdefault(copy.run_id, []).append(copy)
-    for run_id, ours in by_run.items():
-        for place in sorted({copy.place for copy in ours}):
-            objects = open_objects(place)
-            if not stranger(objects, ours_is, store.root):
-                objects.remove([copy.name for copy in ours if copy.place == place])
-        note_removed(store, run_id, [(copy.path, copy.sha256) for copy in ours])
+        runs.setdefault(copy.run_id, []).append(copy)
+    return list(runs.values())
+
+
+def remove_objects(found: list[Copy], ours_is: str, root: Path) -> None:
+    """Remove objects but for those at an address of another store than ``ours_is``. It waits for a network, and wants no database:
+    any thread may do it. Raises StoreUnavailable."""
+    for place in sorted({copy.place for copy in found}):
+        objects = open_objects(place)
+        if not stranger(objects, ours_is, root):
+            objects.remove([copy.name for copy in found if copy.place == place])
 
 
 def note_removed(store: Store, run_id: str, files: list[tuple[str, str]]) -> None:

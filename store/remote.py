@@ -240,14 +240,20 @@ class RemoteRegistry(Registry):
         expected_holder: int | None = -1,
         verify: bool = True,
     ) -> Decision:
-        """Give a stage back to the version that was archived last, or to ``to``. The server has its files: it says whether they
-        are there, and nobody here can say whether they are what was registered."""
-        back = self.previous(name, target) if to is None else to
-        if back is None:
-            raise NotFound(
-                f"No version of {name} is archived on the server, and it keeps no history of {target}: promote the one you want."
+        """Give a stage back to the version ``to``, which must be said: the server keeps no history of who held what. It has the
+        files: it says whether they are there, and nobody here can say whether they are what was registered. Raises BadInput
+        without ``to``, NotFound when no version could be meant."""
+        if to is None:
+            guess = self.previous(name, target)
+            if guess is None:
+                raise NotFound(
+                    f"No version of {name} is archived on the server, and it keeps no history of {target}: promote the one you want."
+                )
+            raise BadInput(
+                f"The server does not say who held {target} of {name} before; v{guess} was archived last."
+                f" Say which version it goes back to: to={guess}"
             )
-        return self._move(name, back, target, reason, expected_holder, True, True, rollback=True)
+        return self._move(name, to, target, reason, expected_holder, True, True, rollback=True)
 
     def describe(self, name: str, description: str, version: int = 0) -> Decision:
         """Describe a model or version, unless somebody else did so since it was read."""

@@ -23,7 +23,15 @@ from mltrack.store.database import file_lock
 from mltrack.store.journal_reader import JournalProblem, file_kind, read_header
 from mltrack.store.liveness import Here
 from mltrack.store.sources.mlflow_http import MlflowClient, ServerRefused
-from mltrack.store.spool_tidy import DONE, digest_of, files_below, note_done, tidy
+from mltrack.store.spool_tidy import (
+    DONE,
+    bodies_named,
+    digest_of,
+    files_below,
+    note_done,
+    tidy,
+    tidy_bodies,
+)
 
 PIECE_BYTES = 4 << 20
 LOOK_SECONDS = 0.5
@@ -156,19 +164,27 @@ class Shipper:
         return found
 
     def tidy(self) -> int:
-        """Remove runs that the server has confirmed a week ago and still has, byte by byte. Returns how many. Raises OSError."""
+        """Remove runs that the server has confirmed a week ago and still has, byte by byte, and what only they named. Returns how
+        many runs. Raises OSError."""
 
         def known(run_id: str) -> bool:
             try:
                 self._client.get("runs/get", run_id=run_id)
                 # Put back to an earlier state it knows the run and has less of it: then what is here is all there is.
-                return bool(self._confirmed(run_folder(self._root, run_id)))
+                folder = run_folder(self._root, run_id)
+                for name in bodies_named(folder):
+                    body = self._root / "blobs" / name[:2] / name
+                    if body.exists():
+                        self._file(body, f"blobs/{name}")
+                return bool(self._confirmed(folder))
             except ServerRefused as error:
                 if error.status >= 500 or error.status in (401, 403, 429):
                     raise
                 return False
 
-        return tidy(self._root, known)
+        removed = tidy(self._root, known)
+        tidy_bodies(self._root)
+        return removed
 
     def _ended(self, folder: Path, markers: list[str]) -> bool:
         """Whether nobody writes here any more; markers of those who do are noted. Asked before anything is sent, so that what

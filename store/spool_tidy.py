@@ -1,4 +1,5 @@
-"""What goes from a spool, and when: runs of which a server said a week ago that it has every byte.
+"""What goes from a spool, and when: runs of which a server said a week ago that it has every byte, and then the bodies (code, lists
+of packages) that only such runs named.
 
 What it said lies in `shipped/<run>`. A run is moved out of the way before it is removed, so that it is here whole or not at all,
 whenever whoever removes it is killed; the next one goes on.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +23,7 @@ from mltrack.store.client.journal import make_folder, run_folder
 DONE = "shipped"
 KEPT_SECONDS = 7 * 86_400.0
 _GOING = ".going-"
+_DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
 def note_done(root: Path, folder: Path, confirmed: Sequence[Sequence[str | int]]) -> None:
@@ -34,7 +37,7 @@ def note_done(root: Path, folder: Path, confirmed: Sequence[Sequence[str | int]]
 def tidy(root: Path, known: Callable[[str], bool], now: float | None = None) -> int:
     """Remove what was confirmed long enough ago. ``known``: whether the server still has the run. Returns the number of runs."""
     for name in _names(root / DONE):
-        if name.startswith(_GOING):  # somebody was killed on the way
+        if name.startswith(_GOING) and len(name) == len(_GOING) + 32:  # somebody was killed on the way
             shutil.rmtree(root / DONE / name, ignore_errors=True)
     removed = 0
     for run_id in _names(root / DONE):
@@ -47,6 +50,53 @@ def tidy(root: Path, known: Callable[[str], bool], now: float | None = None) -> 
         elif _is_as_confirmed(folder, note) and not _is_open(root, run_id) and known(run_id):
             removed += _remove(root, folder, note)
     return removed
+
+
+def tidy_bodies(root: Path, now: float | None = None) -> int:
+    """Remove bodies that no run here names, and none has named for as long as runs are kept. Returns how many."""
+    for name in _names(root / DONE):
+        digest = name.removeprefix(_GOING)
+        if digest != name and len(digest) == 64:  # somebody was killed on the way
+            _put_back(root / DONE / name, root / "blobs" / digest[:2] / digest)
+    old = [
+        path for path in sorted((root / "blobs").glob("*/*")) if len(path.name) == 64 and _is_old(path, now)
+    ]
+    if not old:
+        return 0
+    # What a run is about to name it has touched just now.
+    named = {name for folder in (root / "runs").glob("*/*") for name in bodies_named(folder)}
+    return sum(_remove_body(root, path, now) for path in old if path.name not in named)
+
+
+def bodies_named(folder: Path) -> set[str]:
+    """Every sha256 that a run's journals speak of, of bodies as of artifacts."""
+    found: set[str] = set()
+    for path in folder.glob("meta.*"):
+        with suppress(FileNotFoundError), path.open("rb") as file:
+            found.update(digest.decode() for line in file for digest in _DIGEST.findall(line))
+    return found
+
+
+def _remove_body(root: Path, path: Path, now: float | None) -> int:
+    make_folder(root / DONE, root)
+    going = root / DONE / f"{_GOING}{path.name}"
+    try:
+        os.rename(path, going)
+    except FileNotFoundError:
+        return 0  # somebody else was faster
+    if not _is_old(going, now):
+        _put_back(going, path)  # named anew this very moment; who comes later finds none, and writes it
+        return 0
+    going.unlink(missing_ok=True)
+    return 1
+
+
+def _put_back(going: Path, path: Path) -> None:
+    with suppress(FileNotFoundError):  # somebody else was faster
+        if path.exists():
+            going.unlink()
+        else:
+            os.rename(going, path)
 
 
 def _remove(root: Path, folder: Path, note: Path) -> int:

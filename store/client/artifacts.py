@@ -82,9 +82,13 @@ def store_blob(content: bytes, root: Path) -> str:
     """Keep ``content`` once under its sha256 in ``blobs/``; returns the digest. Raises OSError."""
     digest = hashlib.sha256(content).hexdigest()
     path = root / "blobs" / digest[:2] / digest
-    if not path.exists():
+    try:
+        os.utime(path)  # whoever tidies sees that it is named anew
+    except FileNotFoundError:
         make_folder(path.parent, root)
         _write_whole(path, content, share_mode(root))
+    except PermissionError:
+        pass  # it is there, and somebody else's
     return digest
 
 

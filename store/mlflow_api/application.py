@@ -189,7 +189,7 @@ class Application:
             return _json(orjson.dumps({"files": files} if files else {}))
         target = artifacts.place(api, path)
         if method == "DELETE":
-            artifacts.remove(api, target)
+            await artifacts.remove(api, target)
             return _json(b"{}")
         if method not in ("GET", "HEAD"):
             return Response("Method Not Allowed", 405, media_type="text/plain")

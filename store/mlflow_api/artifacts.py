@@ -12,14 +12,16 @@ import os
 import shutil
 import stat
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mltrack.store.client.journal import make_folder, open_file, random_hex, run_folder, share_mode
-from mltrack.store.copies import Copy, remove_copies
+from mltrack.store.copies import Copy, by_run, note_removed, remove_objects
 from mltrack.store.mlflow_api.api import Answer, Api, artifact_uri
 from mltrack.store.mlflow_api.runs import run_id_of
 from mltrack.store.mlflow_api.wire import ApiError, Fields, filled, invalid
+from mltrack.store.object_owner import identity
 
 _HEX = frozenset("0123456789abcdef")
 
@@ -174,20 +176,32 @@ async def receive(api: Api, target: Place, chunks: AsyncIterator[bytes], sha256:
     api.send_on()
 
 
-def remove(api: Api, target: Place) -> None:
-    """Delete a file or a folder with all in it."""
+async def remove(api: Api, target: Place) -> None:
+    """Delete a file or a folder with all in it. An object store, and a large folder, may take their time: others go on meanwhile."""
     if target.run_id:
         api.writer(target.run_id)
     kind = kind_of(target)
     far = copies_at(api, target) if target.names else []
-    if far:
-        remove_copies(api.store, far)
+    ours_is = identity(api.database, api.store.root) if far else ""
+    for ours in by_run(far):
+        await asyncio.to_thread(remove_objects, ours, ours_is, api.store.root)
+        note_removed(api.store, ours[0].run_id, [(copy.path, copy.sha256) for copy in ours])
     if not kind or not target.names:
         return  # asked again, or never there: MLflow's clients take both for done
-    if kind == "file":
-        target.path.unlink()
-    else:
-        shutil.rmtree(target.path)
+    try:
+        if kind == "file":
+            target.path.unlink(missing_ok=True)
+        else:
+            await asyncio.to_thread(_remove_folder, target.path)
+    except OSError as error:
+        raise ApiError("TEMPORARILY_UNAVAILABLE", f"It cannot be removed ({error.strerror}).") from error
+
+
+def _remove_folder(path: Path) -> None:
+    """Whoever else removes it at this moment."""
+    while os.path.lexists(path):
+        with suppress(FileNotFoundError):
+            shutil.rmtree(path)
 
 
 def of_run(api: Api, fields: Fields) -> Place:

@@ -7,14 +7,17 @@ import http.client
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from tests.mlflow_api.conftest import Server, until
 
-from mltrack.store.client.journal import run_folder
+from mltrack.store import open_store
+from mltrack.store.client.destination import Destination
+from mltrack.store.client.journal import Journal, run_folder
+from mltrack.store.copies import ATTEMPT, ROLE, set_destination
 
 FILES = "/api/2.0/mlflow-artifacts/artifacts"
 PIECE = os.urandom(1 << 20)
@@ -204,3 +207,47 @@ def test_links_pipes_and_devices_are_no_files(server: Server, tmp_path: Path) ->
     assert server.request("PUT", f"{base}/linked/new", b"x").status == 400
     server.request("DELETE", f"{base}/linked")
     assert (secret / "key").read_text() == "top" and list(secret.iterdir()) == [secret / "key"]
+
+
+def test_an_object_store_that_does_not_answer_holds_up_only_who_deletes_there(
+    new_server: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = socket.create_server(("127.0.0.1", 0))
+    for name, value in {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_MAX_ATTEMPTS": "1",
+        "AWS_RETRY_MODE": "standard",
+    }.items():
+        monkeypatch.setenv(name, value)
+    server = new_server()
+    run_id = server.new_run()
+    place = "s3://bucket/prefix"
+    with open_store(str(server.root)) as store:
+        set_destination(store.database, store.root, Destination(place))
+        journal = Journal(server.root, run_id, ATTEMPT, role=ROLE)
+        journal.meta("artifact", path="far.bin", size=3, sha256="ab" * 32, how="copy")
+        journal.meta("artifact_copy", path="far.bin", sha256="ab" * 32, place=place)
+        journal.meta("close", points=0)
+        journal.close()
+        store.fold_folder(run_folder(server.root, run_id))
+    answers: list[int] = []
+    path = f"{FILES}/0/{run_id}/artifacts/far.bin"
+
+    def ask() -> None:
+        answers.append(server.request("DELETE", path).status)
+
+    deleting = threading.Thread(target=ask, daemon=True)
+    deleting.start()
+    held, _ = silent.accept()
+    assert held.recv(10)
+    for _ in range(3):
+        assert server.get("runs/get", run_id=run_id)["run"]["info"]["run_id"] == run_id
+        listed = server.get("artifacts/list", run_id=run_id)["files"]
+        assert [file["path"] for file in listed] == ["far.bin"]
+    assert not answers
+    silent.close()
+    held.close()
+    deleting.join(60)
+    assert answers == [503]

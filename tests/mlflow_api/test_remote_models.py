@@ -183,6 +183,11 @@ def test_what_somebody_else_did_meanwhile_is_said(reference: str) -> None:
         ):
             with pytest.raises(BadInput, match=why):
                 refused()
+        with pytest.raises(BadInput, match="v1 was archived last. Say which version it goes back to: to=1"):
+            registry.rollback("meanwhile")
+        with pytest.raises(NotFound, match="keeps no history of @best"):
+            registry.rollback("meanwhile", "@best")
+        assert theirs.stages() == ["Archived", "Production", "None"]
         assert theirs.version(3)["description"] == "theirs"
         assert registry.register_from(f"runs:/{theirs.run_id}/model", "meanwhile") == 4
 

@@ -385,3 +385,50 @@ def test_the_spool_goes_only_while_the_server_still_has_every_byte(
     assert note.read_bytes() == (spool / "note").read_bytes()
     _age(note)
     assert shipper.tidy() == 1 and not folder.exists()
+
+
+def test_code_and_packages_go_from_the_spool_when_no_run_in_it_names_them(
+    new_server: Callable[..., Server], spool: Path, tmp_path: Path
+) -> None:
+    server = new_server()
+
+    def train() -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", TRAIN, "5"],
+            env=environment(server.address, spool) | {"MLTRACK_FACTS": "1"},
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,  # no repository: the list of packages is the only body
+        )
+        return done.stdout.split()[0]
+
+    run_id = train()
+    root = next(spool.iterdir())
+    until((root / "shipped" / run_id).exists, 60)
+    for companion in shippers(spool):
+        companion.kill()
+        companion.wait()
+    (packages,) = root.glob("blobs/*/*")
+    content, theirs = packages.read_bytes(), server.root / packages.relative_to(root)
+    assert theirs.read_bytes() == content
+    _age(packages)
+    assert Shipper(server.address, root).tidy() == 0 and packages.exists(), "a run here names it"
+    # The server was put back to an earlier state: the run may go from here when it has the body again.
+    theirs.unlink()
+    _age(root / "shipped" / run_id)
+    (root / "shipped" / f".going-{packages.name}").write_bytes(content)  # somebody was killed on the way
+    assert Shipper(server.address, root).tidy() == 1
+    assert theirs.read_bytes() == content
+    assert not packages.exists() and not list((root / "shipped").iterdir())
+    # One that is named anew meanwhile stays, however old it was.
+    again = train()
+    assert packages.read_bytes() == content
+    _age(packages)
+    newer = train()
+    until(lambda: all((root / "shipped" / name).exists() for name in (again, newer)), 60)
+    for name in (again, newer):
+        _age(root / "shipped" / name)
+    assert Shipper(server.address, root).tidy() == 2 and packages.exists()
+    _age(packages)
+    assert Shipper(server.address, root).tidy() == 0 and not packages.exists()
