@@ -339,7 +339,9 @@ class RunColumns:
         codes: list[int] = []
         owners: list[int] = []
         if column is not None:
-            for run, value in self._database.execute(f"SELECT run, {column} FROM run_input"):
+            for run, value in self._database.execute(
+                f"SELECT run, {column} FROM run_input WHERE {column} <> ''"
+            ):
                 if run in self._place:
                     owners.append(self._place[run])
                     codes.append(known.setdefault(value, len(known)))

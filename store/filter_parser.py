@@ -103,14 +103,27 @@ class _Parser:
         return parts[0] if len(parts) == 1 else Or(tuple(parts))
 
     def _and(self) -> Node:
+        if self._mlflow:
+            return self._mlflow_terms()
         parts = [self._not()]
         while self._cursor.take_keyword("and"):
             parts.append(self._not())
         return parts[0] if len(parts) == 1 else And(tuple(parts))
 
+    def _mlflow_terms(self) -> Node:
+        """MLflow reads `and` as a mere space between terms: clients leave one at an end."""
+        parts: list[Node] = []
+        while self._cursor.here.kind != "end":
+            if self._cursor.take_keyword("and"):
+                continue
+            if parts and self._cursor.here.keyword in _RESERVED:
+                raise self._expected_joint()
+            parts.append(self._term())
+        if not parts:
+            return Everything()
+        return parts[0] if len(parts) == 1 else And(tuple(parts))
+
     def _not(self) -> Node:
-        if self._mlflow:
-            return self._term()
         before = self._depth
         negated = False
         while self._cursor.here.keyword == "not":

@@ -288,6 +288,10 @@ def _name(at: _Context, record: dict[str, Any]) -> None:
     at.state.offer("name", at.stamp, str(record["v"]))
 
 
+def _parent(at: _Context, record: dict[str, Any]) -> None:
+    at.state.offer("parent", at.stamp, str(record["v"]) or None)
+
+
 def _input(at: _Context, record: dict[str, Any]) -> None:
     size = record.get("size")
     at.database.execute(
@@ -423,6 +427,7 @@ _APPLY: dict[str, Callable[[_Context, dict[str, Any]], None]] = {
     "untag": _untag,
     "note": _note,
     "name": _name,
+    "parent": _parent,
     "input": _input,
     "model_link": _model_link,
     "model_metric": _model_metric,

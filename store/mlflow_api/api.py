@@ -159,9 +159,9 @@ class Api:
         """A run that was just made."""
         self._runs[run_id] = row
 
-    def writer(self, run_id: str) -> RunWriter:
-        """The writer of a run that may be written to."""
-        if self.run(run_id).lifecycle != "active":
+    def writer(self, run_id: str, deleted: bool = False) -> RunWriter:
+        """The writer of a run that may be written to; of one in the trash only when ``deleted``."""
+        if self.run(run_id).lifecycle != "active" and not deleted:
             raise invalid(f"The run {run_id} must be in the 'active' state. Current state is deleted.")
         return self.writers.of(run_id, self._version)
 

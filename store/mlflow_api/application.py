@@ -107,7 +107,9 @@ class Application:
         if path in ("/api/3.0/mlflow/server-info", "/ajax-api/3.0/mlflow/server-info"):
             return _json(orjson.dumps(_SERVER_INFO))
         first = path.removeprefix("/api/3.0/mlflow/").split("/")[0]
-        if first in NOT_SERVED or path.startswith(("/v1/", "/api/2.0/mlflow-artifacts/")):
+        if first in NOT_SERVED or path.startswith(
+            ("/v1/", "/api/2.0/mlflow-artifacts/", "/ajax-api/2.0/mlflow-artifacts/")
+        ):
             raise ApiError("NOT_IMPLEMENTED", f"mltrack does not serve {path[:200]}.")
         raise ApiError("ENDPOINT_NOT_FOUND", f"There is no {method} {path[:200]} here.")
 
@@ -238,7 +240,10 @@ _SERVER_INFO = {
 
 async def _sent(api: Api, target: artifacts.Place) -> Response:
     """A file, streamed, in ranges when they are asked for; one that lies only in an object store as it comes from there."""
-    if artifacts.kind_of(target) != "file" or not target.names:
+    kind = artifacts.kind_of(target)
+    if kind == "folder":
+        raise invalid(f"Artifact path refers to a directory, not a file: '{'/'.join(target.names)[:200]}'")
+    if kind != "file" or not target.names:
         for copy in artifacts.copies_at(api, target):
             if copy.path == "/".join(target.names):
                 pieces = await asyncio.to_thread(stream, copy)
@@ -308,6 +313,11 @@ async def _fields(request: Request, method: str) -> Fields:
         values = orjson.loads(body) if body.strip() else {}
     except orjson.JSONDecodeError as error:
         raise invalid(f"The request is not JSON ({error}).") from None
+    if isinstance(values, str):  # old clients encode their JSON twice
+        try:
+            values = orjson.loads(values)
+        except orjson.JSONDecodeError as error:
+            raise invalid(f"The request is not JSON ({error}).") from None
     if not isinstance(values, dict):
         raise invalid("The request must be a JSON object.")
     return Fields(values)

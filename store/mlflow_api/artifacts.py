@@ -133,7 +133,7 @@ async def receive(api: Api, target: Place, chunks: AsyncIterator[bytes], sha256:
     if not target.names:
         raise invalid("Invalid path: it names no file.")
     if target.run_id:
-        api.writer(target.run_id)
+        api.writer(target.run_id, deleted=True)
     folder = target.path.parent
     for depth in range(len(target.names)):
         above = Place(target.root, target.names[:depth])
@@ -164,7 +164,7 @@ async def receive(api: Api, target: Place, chunks: AsyncIterator[bytes], sha256:
     finally:
         part.unlink(missing_ok=True)
     if target.run_id:
-        writer = api.writer(target.run_id)
+        writer = api.writer(target.run_id, deleted=True)
         api.writers.meta(
             writer,
             "artifact",
@@ -179,7 +179,7 @@ async def receive(api: Api, target: Place, chunks: AsyncIterator[bytes], sha256:
 async def remove(api: Api, target: Place) -> None:
     """Delete a file or a folder with all in it. An object store, and a large folder, may take their time: others go on meanwhile."""
     if target.run_id:
-        api.writer(target.run_id)
+        api.writer(target.run_id, deleted=True)
     kind = kind_of(target)
     far = copies_at(api, target) if target.names else []
     ours_is = identity(api.database, api.store.root) if far else ""

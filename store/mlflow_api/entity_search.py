@@ -73,17 +73,18 @@ def search(
     everything: bool = False,
     nulls: bool = True,
     order_word: str = "attribute",
+    twice: bool = False,
 ) -> list[Entity]:
     """Those that match, in order.
 
-    ``kinds``: attribute -> text or number. ``default``: (attribute, descending). ``absent_matches``: tags whose absence
-    is as good as "false". ``order_kinds`` and ``lists``: the attributes that may order and that may be compared with a list, if not
-    those of ``kinds``. ``everything``: params and metrics may be asked for, too. ``nulls``: so may whether an attribute is there.
-    ``order_word``: what the error about an attribute that cannot order calls it. Raises ApiError for anything that is not in
-    the language.
+    ``kinds``: attribute -> text or number. ``default``: (attribute, descending). ``absent_matches``: tags whose absence is as good as
+    "false". ``order_kinds`` and ``lists``: the attributes that may order and that may be compared with a list, if not those of
+    ``kinds``. ``everything``: params and metrics may be asked for, too, and a text may stand without quotes. ``nulls``: so may whether
+    an attribute is there. ``order_word``: what the error about an attribute that cannot order calls it. ``twice``: an attribute may
+    order twice; the first time counts. Raises ApiError for anything that is not in the language.
     """
     names = aliases or {}
-    terms = _parse(filter, kinds, names)
+    terms = _parse(filter, kinds, names, everything)
     for term in terms:
         if term.kind in ("param", "metric") and not everything:
             raise invalid(
@@ -100,7 +101,7 @@ def search(
     found = [entity for entity in entities if all(_matches(entity, term, absent_matches) for term in terms)]
     orders = order_kinds if order_kinds is not None else kinds
     keys = [_order_key(text, orders, names, order_word) for text in order_by]
-    if len({key for key, _ in keys}) != len(keys):
+    if not twice and len({key for key, _ in keys}) != len(keys):
         raise invalid(f"`order_by` contains duplicate fields: {list(order_by)}")
     chosen = [key for key, _ in keys]
     keys += [pair for pair in default if pair[0] not in chosen]
@@ -118,33 +119,45 @@ def search(
     return sorted(found, key=cmp_to_key(compare))
 
 
-def paged(found: Sequence[Entity], most: int, token: str) -> tuple[Sequence[Entity], str | None]:
-    """A page of at most ``most``, and the token of the next one."""
-    start = offset_of(token)
+def paged(
+    found: Sequence[Entity], most: int, token: str, asked: Mapping[str, Any] | None = None
+) -> tuple[Sequence[Entity], str | None]:
+    """A page of at most ``most``, and the token of the next one. ``asked``: what a token is good for, if not for anything; by the
+    names that errors call it by."""
+    start = offset_of(token, asked)
     page = found[start : start + most]
     more = start + most < len(found)
-    return page, token_of(start + most) if more else None
+    return page, token_of(start + most, asked) if more else None
 
 
-def token_of(offset: int) -> str:
+def token_of(offset: int, asked: Mapping[str, Any] | None = None) -> str:
     """A page token that continues at ``offset``."""
-    return base64.b64encode(json.dumps({"offset": offset}).encode()).decode("ascii")
+    return base64.b64encode(json.dumps({"offset": offset, **(asked or {})}).encode()).decode("ascii")
 
 
-def offset_of(token: str) -> int:
+def offset_of(token: str, asked: Mapping[str, Any] | None = None) -> int:
     """The place that a page token continues at."""
     if not token:
         return 0
     try:
-        offset = orjson.loads(base64.b64decode(token, validate=True))["offset"]
+        said = orjson.loads(base64.b64decode(token, validate=True))
+        offset = said["offset"]
         if type(offset) is not int or offset < 0:
             raise ValueError("offset")
     except (ValueError, KeyError, TypeError, binascii.Error):
         raise invalid(f"Invalid page token, could not base64-decode: '{token[:80]}'") from None
+    for name, value in (asked or {}).items():
+        if said.get(name) != value:
+            do = "do" if name.endswith("s") else "does"
+            raise invalid(
+                f"{name} in the page token {do} not match the requested {name[0].lower()}{name[1:]}."
+            )
     return offset
 
 
-def _parse(text: str, kinds: Mapping[str, str], aliases: Mapping[str, str]) -> list[_Term]:
+def _parse(
+    text: str, kinds: Mapping[str, str], aliases: Mapping[str, str], unquoted: bool = False
+) -> list[_Term]:
     if len(text) > MAX_FILTER:
         raise invalid(f"The filter has {len(text)} characters; at most {MAX_FILTER} can be used.")
     tokens: list[tuple[str, str]] = []
@@ -166,10 +179,12 @@ def _parse(text: str, kinds: Mapping[str, str], aliases: Mapping[str, str]) -> l
         return tokens[at - 1]
 
     while at < len(tokens):
-        if terms:
-            joint, word = take()
-            if joint != "word" or word.upper() != "AND":
-                raise invalid(f"Invalid clause(s) in filter string: {word} (expected AND in '{text}').")
+        # MLflow reads AND as a mere space between terms: clients leave one at an end.
+        if tokens[at][0] == "word" and tokens[at][1].upper() == "AND":
+            at += 1
+            continue
+        if tokens[at][1].upper() == "OR":
+            raise invalid(f"Invalid clause(s) in filter string: OR (expected AND in '{text}').")
         if len(terms) >= MAX_TERMS:
             raise invalid(f"The filter has more than {MAX_TERMS} terms.")
         group, name = take()
@@ -190,7 +205,7 @@ def _parse(text: str, kinds: Mapping[str, str], aliases: Mapping[str, str]) -> l
         if operator in ("IN", "NOT IN"):
             value = _list(take)
         elif not operator.startswith("IS"):
-            value = _value(*take(), number, text)
+            value = _value(*take(), number, text, unquoted)
         terms.append(_Term(kind, key, operator, value))
     return terms
 
@@ -217,12 +232,14 @@ def _unquoted(name: str) -> str:
     return name
 
 
-def _value(group: str, text: str, number: bool, filter: str) -> Any:
+def _value(group: str, text: str, number: bool, filter: str, unquoted: bool) -> Any:
     if number:
         try:
             return float(text)
         except ValueError:
             raise invalid(f"Expected a number, found {text} in the filter '{filter}'.") from None
+    if group == "word" and unquoted:
+        return text
     if group != "quoted":
         raise invalid(
             "Parameter value is either not quoted or unidentified quote types used for string value"

@@ -144,12 +144,13 @@ def search_experiments(api: Api, fields: Fields) -> Answer:
     found = search(
         entities,
         fields.text("filter"),
-        list(dict.fromkeys(fields.texts("order_by"))),
+        fields.texts("order_by"),
         _FILTERS,
         default=(("creation_time", True), ("experiment_id", False)),
         aliases={"id": "experiment_id"},
         lists=frozenset(("experiment_id",)),
         nulls=False,
+        twice=True,
     )
     page, token = paged(found, most, fields.text("page_token"))
     return filled(experiments=[shown(api, entity.row, entity.tags) for entity in page], next_page_token=token)
@@ -205,6 +206,7 @@ def _require_active(row: ExperimentRow) -> None:
 
 
 def set_tag(api: Api, fields: Fields) -> Answer:
+    fields.need("experiment_id", "key")
     row = api.experiment(fields.needed("experiment_id"))
     key = check_key("tag", fields.needed("key"))
     value = check_length("value", fields.text("value"), TAG_CHARACTERS)
@@ -215,6 +217,7 @@ def set_tag(api: Api, fields: Fields) -> Answer:
 
 
 def delete_tag(api: Api, fields: Fields) -> Answer:
+    fields.need("experiment_id", "key")
     row, key = api.experiment(fields.needed("experiment_id")), fields.needed("key")
     _require_active(row)
     if key not in tags_of(api, row.id):

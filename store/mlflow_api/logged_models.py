@@ -23,6 +23,7 @@ _STATUSES = {"1": PENDING, "2": READY, "3": FAILED, "PENDING": PENDING, "READY":
 _KINDS = {
     "name": "text",
     "model_id": "text",
+    "experiment_id": "text",
     "model_type": "text",
     "status": "text",
     "source_run_id": "text",
@@ -46,15 +47,18 @@ def _rows(api: Api, condition: str, *values: object) -> list[Row]:
     return rows
 
 
-def _row(api: Api, model_id: str) -> Row:
-    found = _rows(api, "model_id = ? AND deleted_ms IS NULL", model_id)
+def _row(api: Api, model_id: str, deleted: bool = False) -> Row:
+    """A logged model; one that was deleted only when ``deleted``."""
+    found = _rows(api, "model_id = ?" + ("" if deleted else " AND deleted_ms IS NULL"), model_id)
     if not found:
         raise missing(f"Logged model with ID '{model_id[:80]}' not found.")
     return found[0]
 
 
-def _save(api: Api, row: Row, sentence: str) -> Row:
-    row["updated_ms"] = max(api.now_ms(), int(row["updated_ms"]))
+def _save(api: Api, row: Row, sentence: str, touched: bool = False) -> Row:
+    """``touched``: it counts as an update of the model; tags and params do not."""
+    if touched:
+        row["updated_ms"] = max(api.now_ms(), int(row["updated_ms"]))
     experiment = api.experiments()[int(row["experiment_id"])].name
     written = {
         "experiment": experiment,
@@ -151,32 +155,32 @@ def create(api: Api, fields: Fields) -> Answer:
 
 
 def get(api: Api, fields: Fields) -> Answer:
-    row = _row(api, fields.text("model_id"))
+    row = _row(api, fields.text("model_id"), fields.flag("allow_deleted"))
     if row["run_id"]:
         api.writers.fold_all()
     return {"model": shown(api, row)}
 
 
 def finalize(api: Api, fields: Fields) -> Answer:
-    row = _row(api, fields.text("model_id"))
     fields.need("status")
+    row = _row(api, fields.text("model_id"), deleted=True)
     status = str(fields.values["status"])
     status = _STATUSES.get(status, status)
     if status not in (PENDING, READY, FAILED):
         raise invalid(f"Invalid value '{status[:80]}' for parameter 'status' supplied.")
     row["status"] = status
-    return {"model": shown(api, _save(api, row, f"The model {row['name']} is {status}"))}
+    return {"model": shown(api, _save(api, row, f"The model {row['name']} is {status}", touched=True))}
 
 
 def delete(api: Api, fields: Fields) -> Answer:
-    row = _row(api, fields.text("model_id"))
+    row = _row(api, fields.text("model_id"), deleted=True)
     row["deleted_ms"] = api.now_ms()
-    _save(api, row, f"Deleted the logged model {row['name']}")
+    _save(api, row, f"Deleted the logged model {row['name']}", touched=True)
     return {}
 
 
 def set_tags(api: Api, fields: Fields) -> Answer:
-    row = _row(api, fields.text("model_id"))
+    row = _row(api, fields.text("model_id"), deleted=True)
     row["detail"]["tags"] = {**row["detail"].get("tags", {}), **fields.pairs("tags")}
     return {"model": shown(api, _save(api, row, f"Tagged the logged model {row['name']}"))}
 
@@ -195,7 +199,7 @@ def note_registered(api: Api, model_id: str, name: str, version: int) -> None:
 
 
 def delete_tag(api: Api, fields: Fields) -> Answer:
-    row, key = _row(api, fields.text("model_id")), fields.text("tag_key")
+    row, key = _row(api, fields.text("model_id"), deleted=True), fields.text("tag_key")
     if row["detail"].get("tags", {}).pop(key, None) is None:
         raise missing(f"No tag with key '{key[:200]}' found for model with ID '{row['model_id']}'.")
     _save(api, row, f"Removed a tag of the logged model {row['name']}")
@@ -217,7 +221,7 @@ def log_params(api: Api, fields: Fields) -> Answer:
 
 def search_models(api: Api, fields: Fields) -> Answer:
     api.writers.fold_all()
-    most = check_count("max_results", fields.whole("max_results", 50), 1000)
+    most = check_count("max_results", fields.whole("max_results") or 100, 1000)
     if fields.values.get("experiment_ids") is None:
         fields.need("experiment_ids")
     experiments = api.searched(fields.texts("experiment_ids"))
@@ -232,6 +236,7 @@ def search_models(api: Api, fields: Fields) -> Answer:
         attributes = {
             "name": row["name"],
             "model_id": row["model_id"],
+            "experiment_id": str(row["experiment_id"]),
             "model_type": row["model_type"],
             "status": str(row["status"]).removeprefix("LOGGED_MODEL_"),
             "source_run_id": row["run_id"],
@@ -260,7 +265,12 @@ def search_models(api: Api, fields: Fields) -> Answer:
     )
     for rank in reversed([_rank(item) for item in fields.objects("order_by")]):
         found.sort(key=rank)
-    page, token = paged(found, most, fields.text("page_token"))
+    asked = {
+        "Experiment IDs": fields.texts("experiment_ids"),
+        "Filter string": fields.text("filter"),
+        "Order by": [dict(item.values) for item in fields.objects("order_by")],
+    }
+    page, token = paged(found, most, fields.text("page_token"), asked)
     return filled(models=[shown(api, entity.row) for entity in page], next_page_token=token)
 
 

@@ -128,6 +128,7 @@ def latest_versions(api: Api, fields: Fields) -> Answer:
 
 
 def set_tag(api: Api, fields: Fields) -> Answer:
+    fields.need("name", "key")
     model = model_of(api, fields)
     key = check_registry_tag(fields.needed("key"))
     value = check_length("value", fields.text("value"), versions.TAG_CHARACTERS)
@@ -136,6 +137,7 @@ def set_tag(api: Api, fields: Fields) -> Answer:
 
 
 def delete_tag(api: Api, fields: Fields) -> Answer:
+    fields.need("name", "key")
     model, key = model_of(api, fields), fields.needed("key")
     if key in model.tags:
         api.store.registry.set_tag(model.name, key, None)
@@ -143,6 +145,7 @@ def delete_tag(api: Api, fields: Fields) -> Answer:
 
 
 def set_alias(api: Api, fields: Fields) -> Answer:
+    fields.need("name", "alias", "version")
     model = model_of(api, fields)
     alias, version = fields.needed("alias"), version_of(api, model.name, fields)
     api.store.registry.set_alias(model.name, alias, version.version)
@@ -150,6 +153,7 @@ def set_alias(api: Api, fields: Fields) -> Answer:
 
 
 def get_alias(api: Api, fields: Fields) -> Answer:
+    fields.need("name", "alias")
     model, alias = model_of(api, fields), fields.needed("alias")
     found = api.store.registry.aliases(model.name).get(alias)
     if found is None and alias.lower() == "latest":
@@ -160,6 +164,7 @@ def get_alias(api: Api, fields: Fields) -> Answer:
 
 
 def delete_alias(api: Api, fields: Fields) -> Answer:
+    fields.need("name", "alias")
     model, alias = model_of(api, fields), fields.needed("alias")
     if alias in api.store.registry.aliases(model.name):
         try:

@@ -88,9 +88,7 @@ def _answer(run: Run, uri: str, experiment: int, links: dict[str, dict[str, list
         tags=[{"key": key, "value": value} for key, value in sorted(tags_shown(run).items())],
     )
     ways = links.get(run.run_id, {})
-    inputs = filled(
-        dataset_inputs=[_dataset(entry) for entry in run.inputs], model_inputs=ways.get("input", [])
-    )
+    inputs = filled(dataset_inputs=_datasets(run), model_inputs=ways.get("input", []))
     return {
         "info": info(run, uri, experiment),
         "data": data,
@@ -99,8 +97,16 @@ def _answer(run: Run, uri: str, experiment: int, links: dict[str, dict[str, list
     }
 
 
-def _dataset(entry: dict[str, Any]) -> Answer:
-    detail = orjson.loads(entry["detail"]) if entry.get("detail") else {}
+def _datasets(run: Run) -> list[Answer]:
+    details = [orjson.loads(entry["detail"]) if entry.get("detail") else {} for entry in run.inputs]
+    return [
+        _dataset(entry, detail)
+        for entry, detail in zip(run.inputs, details, strict=True)
+        if not detail.get("again")
+    ]
+
+
+def _dataset(entry: dict[str, Any], detail: dict[str, Any]) -> Answer:
     tags = dict(detail.get("tags") or {})
     if entry.get("context"):
         tags.setdefault("mlflow.data.context", str(entry["context"]))

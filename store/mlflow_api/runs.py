@@ -199,8 +199,10 @@ def set_tag(api: Api, fields: Fields) -> Answer:
 def write_tags(api: Api, run_id: str, tags: dict[str, str]) -> None:
     """Set tags of a run; that of its name names it."""
     writer = api.writer(run_id)
-    if NAME_TAG in tags:
+    if tags.get(NAME_TAG):  # an empty one changes nothing, as with MLflow's server
         rename(api, run_id, writer, tags[NAME_TAG])
+    if PARENT_TAG in tags:
+        api.writers.meta(writer, "parent", v=tags[PARENT_TAG])
     _write_tags(api, writer, {key: value for key, value in tags.items() if key != NAME_TAG})
 
 
@@ -219,6 +221,8 @@ def delete_tag(api: Api, fields: Fields) -> Answer:
         api.writers.meta(writer, "untag", k=[key])
     if key == NOTE_TAG:
         api.writers.meta(writer, "note", v="")
+    if key == PARENT_TAG:
+        api.writers.meta(writer, "parent", v="")
     return {}
 
 

@@ -70,8 +70,8 @@ def model_id_of(source: str) -> str:
 def check_name(fields: Fields) -> str:
     """The name of a model."""
     name = fields.text("name")
-    if not name:
-        fields.need("name")
+    if not name.strip():
+        raise invalid("Missing value for required parameter 'name'.")
     if len(name) > NAME_CHARACTERS or any(character in name for character in "/:\0") or name in (".", ".."):
         raise invalid(
             f"Invalid model name '{name[:300]}'. Names cannot contain '/' or ':', be '.' or have more than 256 characters."
@@ -240,8 +240,9 @@ def delete(api: Api, fields: Fields) -> Answer:
 
 
 def transition(api: Api, fields: Fields) -> Answer:
-    version, stage = named(api, fields), stage_of(fields.needed("stage"))
-    archive = fields.flag("archive_existing_versions")
+    fields.need("name", "version", "stage")
+    archive, stage = fields.flag("archive_existing_versions"), stage_of(fields.needed("stage"))
+    version = named(api, fields)
     if archive and stage in ("None", "Archived"):
         raise invalid(
             f"Model version transition cannot archive existing model versions because '{stage}' is not an Active stage."
@@ -327,6 +328,7 @@ def folder_of(api: Api, fields: Fields) -> str:
 
 
 def set_tag(api: Api, fields: Fields) -> Answer:
+    fields.need("name", "version", "key")
     version = named(api, fields)
     key = check_registry_tag(fields.needed("key"))
     value = check_length("value", fields.text("value"), TAG_CHARACTERS)
@@ -335,6 +337,7 @@ def set_tag(api: Api, fields: Fields) -> Answer:
 
 
 def delete_tag(api: Api, fields: Fields) -> Answer:
+    fields.need("name", "version", "key")
     version, key = named(api, fields), fields.needed("key")
     if key in version.tags:
         api.store.registry.set_tag(version.name, key, None, version.version)

@@ -13,12 +13,13 @@ from tests.mlflow_api.conftest import QUIET, Server
 from tests.mlflow_api.same_requests import SAME
 
 SCRIPT = Path(__file__).with_name("client_script.py")
+ROOT = Path(__file__).parents[2]
 
 
-def said(python: Path, address: str, *options: str) -> Any:
-    environment = {**os.environ, **QUIET}
+def said(python: Path, address: str, *options: str, script: Path = SCRIPT) -> Any:
+    environment = {**os.environ, **QUIET, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [str(python), str(SCRIPT), address, *options],
+        [str(python), str(script), address, *options],
         capture_output=True,
         text=True,
         timeout=300,

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from tests.mlflow_api.conftest import Server
 
+from mltrack.store import open_store
+
 JSON = {"Content-Type": "application/json"}
 
 
@@ -53,6 +55,48 @@ def test_the_tag_of_a_runs_name_can_go_while_the_name_stays(server: Server) -> N
     assert run["info"]["run_name"] == "named" and "mlflow.runName" not in tags(run["data"])
     server.post("runs/update", run_id=run_id, run_name="again")
     assert tags(server.get("runs/get", run_id=run_id)["run"]["data"])["mlflow.runName"] == "again"
+
+
+def test_a_tag_moves_a_run_in_its_family(server: Server) -> None:
+    """Hyperparameter searches often say of a run whose child it is after it has begun."""
+    one, other, child = (server.new_run(run_name=name) for name in ("one", "other", "child"))
+
+    def parent() -> str | None:
+        with open_store(str(server.root)) as store:
+            store.refresh(None)
+            return store.run(child).parent_id
+
+    for of in (one, other):
+        server.post("runs/set-tag", run_id=child, key="mlflow.parentRunId", value=of)
+        assert parent() == of
+    server.post("runs/delete-tag", run_id=child, key="mlflow.parentRunId")
+    assert parent() is None
+    server.post("runs/log-batch", run_id=child, tags=[{"key": "mlflow.parentRunId", "value": one}])
+    assert parent() == one
+
+
+def test_the_contexts_of_a_data_set_are_kept_though_clients_see_the_first(server: Server) -> None:
+    run_id = server.new_run()
+    for context in ("train", "eval", "train"):
+        data = {"name": "n", "digest": "d", "source_type": "local", "source": "s"}
+        tag = {"key": "mlflow.data.context", "value": context}
+        server.post("runs/log-inputs", run_id=run_id, datasets=[{"dataset": data, "tags": [tag]}])
+    (shown,) = server.get("runs/get", run_id=run_id)["run"]["inputs"]["dataset_inputs"]
+    assert tags(shown) == {"mlflow.data.context": "train"}
+    with open_store(str(server.root)) as store:
+        store.refresh(None)
+        assert sorted(entry["context"] for entry in store.run(run_id).inputs) == ["eval", "train"]
+
+
+def test_a_file_of_a_run_in_the_trash_is_kept(server: Server) -> None:
+    run_id = server.new_run()
+    server.post("runs/delete", run_id=run_id)
+    path = f"/api/2.0/mlflow-artifacts/artifacts/0/{run_id}/artifacts/late.txt"
+    assert server.request("PUT", path, b"x").status == 200
+    assert server.request("GET", path).body == b"x"
+    assert server.call("POST", "runs/set-tag", run_id=run_id, key="k", value="v").status == 400
+    server.post("runs/restore", run_id=run_id)
+    assert [file["path"] for file in server.get("artifacts/list", run_id=run_id)["files"]] == ["late.txt"]
 
 
 def test_the_history_of_models_is_written_as_mlflow_writes_it(server: Server) -> None:

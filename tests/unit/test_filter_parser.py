@@ -415,6 +415,20 @@ def test_mlflow_mode_reads_what_mlflow_reads(text: str, tree: str) -> None:
     assert brief(parse(text, mlflow=True).root) == tree
 
 
+@pytest.mark.parametrize(
+    ("text", "tree"),
+    [
+        ("AND", "all"),
+        ("metrics.a > 1 AND", "metric:a > 1"),
+        ("AND AND metrics.a > 1 metrics.b < 2", "(metric:a > 1 and metric:b < 2)"),
+    ],
+)
+def test_and_is_a_mere_space_to_mlflow(text: str, tree: str) -> None:
+    assert brief(parse(text, mlflow=True).root) == tree
+    with pytest.raises(FilterError):
+        parse(text)
+
+
 @pytest.mark.parametrize("text", MLFLOW_REFUSES)
 def test_mlflow_mode_refuses_what_mlflow_refuses(text: str) -> None:
     with pytest.raises(FilterError):
