@@ -1,20 +1,42 @@
-"""Lightning and Transformers train for real and log through MLflow's client; the run is seen while it goes on."""
+"""Lightning and Transformers train for real and log through MLflow's client; the run is seen in the app while it goes on."""
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tests.conftest import tool_environment
+from tests.e2e.conftest import APP, ROOT, Terminal
 from tests.mlflow_api.conftest import QUIET, Server, until
 
 from mltrack.store import open_store
 
 SCRIPT = Path(__file__).with_name("training_script.py")
 STEPS = 12
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Iterator[Callable[[Path], Terminal]]:
+    """Opens the app on a store in a terminal."""
+    if shutil.which("tmux") is None:
+        pytest.skip("tmux is not installed: apt-get install tmux")
+    (tmp_path / "terminal").mkdir()
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "CI") if name in os.environ}
+    environ = {**kept, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT / "src"), "LC_ALL": "C.UTF-8"}
+    opened: list[Terminal] = []
+
+    def open_app(store: Path) -> Terminal:
+        opened.append(Terminal(tmp_path / "terminal", environ, 100, 30, *APP, "--store", str(store)))
+        return opened[-1]
+
+    yield open_app
+    for each in opened:
+        each.close()
 
 
 @pytest.mark.long
@@ -27,7 +49,13 @@ STEPS = 12
     ],
 )
 def test_a_training_is_seen_while_it_goes_on(
-    new_server: Callable[..., Server], tmp_path: Path, name: str, experiment: str, metric: str, param: str
+    new_server: Callable[..., Server],
+    app: Callable[[Path], Terminal],
+    tmp_path: Path,
+    name: str,
+    experiment: str,
+    metric: str,
+    param: str,
 ) -> None:
     server = new_server()
     training = subprocess.Popen(
@@ -56,6 +84,9 @@ def test_a_training_is_seen_while_it_goes_on(
             assert (run.status, run.experiment) == ("RUNNING", experiment) and param in run.params
             before = run.metrics[metric].count
             assert 1 <= before < STEPS
+            seen = app(server.root)
+            assert "● running" in seen.line(re.escape(run.name))
+            seen.press("Enter").until(rf"(?s)› {re.escape(run.name)} .*running.*{re.escape(metric)}")
             training.stdin.write("\n")
             training.stdin.flush()
             assert "done\n" in list(training.stdout), (tmp_path / "said").read_text()[-3000:]
@@ -63,6 +94,7 @@ def test_a_training_is_seen_while_it_goes_on(
             store.refresh(None)
             run = store.run(run_id)
             assert run.status == "FINISHED" and run.metrics[metric].count > before
+            seen.until(rf"(?s)› {re.escape(run.name)} .*✓ done.*{re.escape(metric)}")
             if name == "logger":
                 assert run.artifacts is not None and any(run.artifacts.rglob("*.ckpt"))
     finally:
