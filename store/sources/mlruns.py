@@ -207,13 +207,15 @@ class MlrunsReader(Reader):
         """The run with a new stamp, or None when nothing of it has changed or it is no run at all."""
         folders = _folders(folder, experiment)
         if folders is None:
+            if not before:
+                self.unread -= 1  # somebody else's folder, not a run that waits
             return None
         look = _Look(folder, experiment, {}, None, {})
         total = _list_files(look)
         if before and before[1:] == folders + total and before[0] != "W":
             return None
         _read_meta(look)
-        if look.damage is not None and time.time_ns() - look.newest_ns < _NEW_NANOSECONDS:
+        if look.damage is not None and abs(time.time_ns() - look.newest_ns) < _NEW_NANOSECONDS:
             return None  # being made just now
         running = look.meta.get("status") in (1, 2) and not experiment.deleted
         warm = abs(time.time_ns() - look.newest_ns) < _WARM_NANOSECONDS
@@ -259,7 +261,7 @@ class MlrunsReader(Reader):
         before: dict[str, Any] = orjson.loads(position) if position else {}
         records: list[dict[str, Any]] = []
         problems = [look.damage] if look.damage else list(look.unreadable)
-        name = str(look.meta.get("run_id") or look.meta.get("run_uuid") or os.path.basename(look.folder))
+        name = _run_id(look)
         at = milliseconds(look.meta.get("start_time")) or 0
         after: dict[str, Any] = {}
         tags = self._tags(look, before.get("t", {}), at, records, problems)
@@ -429,10 +431,17 @@ def _value(look: _Look, file: _File, problems: list[str]) -> str | None:
     return None
 
 
+def _run_id(look: _Look) -> str:
+    """What meta.yaml calls the run. YAML takes an id of digits without quotes for a number, and thirty-two zeros for 0: then the
+    folder says it."""
+    said = look.meta.get("run_id") or look.meta.get("run_uuid")
+    return said if isinstance(said, str) else os.path.basename(look.folder)
+
+
 def _read_meta(look: _Look) -> None:
     try:
         look.meta = load_mapping(read_small(os.path.join(look.folder, "meta.yaml")))
-        if not (look.meta.get("run_id") or look.meta.get("run_uuid")):
+        if not any(look.meta.get(key) not in (None, "") for key in ("run_id", "run_uuid")):
             look.damage = "meta.yaml: has no run_id"
     except FileNotFoundError:
         look.damage = "meta.yaml is missing"

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -143,6 +144,39 @@ def test_a_broken_run_is_listed_and_its_neighbour_is_whole(kind: str, tmp_path: 
         (mended,) = store.runs([BAD])
         assert (mended.name, mended.status, mended.params) == ("bad", "FINISHED", {"lr": "0.1"})
         assert mended.damage is None
+
+
+@pytest.mark.parametrize(
+    "run_id", ["0" * 32, "0" * 31 + "7", "12345678901234567890123456789012", "0b" + "1" * 30]
+)
+def test_an_id_that_yaml_takes_for_a_number_is_the_folders_name(run_id: str, tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "mlruns", run_id, "numbers")
+    assert (
+        f"run_id: {run_id}\n" in (folder / "meta.yaml").read_text()
+    )  # and just written, so that a fault would wait
+    with open_store(str(tmp_path / "store")) as store:
+        (run,) = read_all(store, tmp_path / "mlruns").values()
+        assert (run.run_id, run.name, run.damage) == (run_id, "numbers", None)
+        assert [state.waiting for state in store.sources()] == [0]
+
+
+def test_a_clock_ahead_keeps_no_damaged_run_waiting(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "mlruns", "ab" * 16, "broken")
+    (folder / "meta.yaml").write_text("- a\n")
+    ahead = time.time() + 86_400
+    os.utime(folder / "meta.yaml", (ahead, ahead))
+    with open_store(str(tmp_path / "store")) as store:
+        (run,) = read_all(store, tmp_path / "mlruns").values()
+        assert run.damage is not None and "not a list of keys" in run.damage
+
+
+def test_a_folder_that_is_no_run_does_not_wait_for_ever(tmp_path: Path) -> None:
+    make_run(tmp_path / "mlruns", "ab" * 16, "a run")
+    (tmp_path / "mlruns" / "0" / "checkpoints").mkdir()
+    (tmp_path / "mlruns" / "0" / "checkpoints" / "last.ckpt").write_text("x")
+    with open_store(str(tmp_path / "store")) as store:
+        assert len(read_all(store, tmp_path / "mlruns")) == 1
+        assert [state.waiting for state in store.sources()] == [0]
 
 
 def test_what_is_before_and_behind_a_bad_line_is_kept(tmp_path: Path) -> None:
