@@ -8,14 +8,9 @@ from typing import Any
 import yaml
 
 from mltrack.projects.errors import ProjectError
+from mltrack.store.yaml_limits import BAD_VALUES, Beyond, Loader, check_limits, sentence
 
 BYTES = 1 << 20
-ALIASES = 100
-DEPTH = 50
-
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_OPENING = (yaml.SequenceStartEvent, yaml.MappingStartEvent)
-_CLOSING = (yaml.SequenceEndEvent, yaml.MappingEndEvent)
 
 
 class Document:
@@ -67,39 +62,22 @@ def parse_yaml(content: bytes, name: str) -> Document:
         line = content[: error.start].count(b"\n") + 1
         raise ProjectError("it is not UTF-8 text; save it as UTF-8", name, line) from None
     try:
-        _check_limits(text, name)
-        loader = _Loader(text)
+        check_limits(text)
+        loader = Loader(text)
         try:
             root = loader.get_single_node()
             value = loader.construct_document(root) if root is not None else None
         finally:
             loader.dispose()
+    except Beyond as error:
+        raise ProjectError(error.reason, name, error.line) from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         what = error.problem or error.context or "it is not YAML"
         raise ProjectError(f"{what}{_advice(what)}", name, mark.line + 1 if mark else None) from None
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
-        raise ProjectError(f"it is not YAML ({error})", name) from None
+    except (yaml.YAMLError, *BAD_VALUES) as error:
+        raise ProjectError(f"it is not YAML ({sentence(error)})", name) from None
     return Document(value, root, name)
-
-
-def _check_limits(text: str, name: str) -> None:
-    aliases = depth = 0
-
-    def refuse(event: yaml.Event, message: str) -> ProjectError:
-        return ProjectError(message, name, event.start_mark.line + 1 if event.start_mark else None)
-
-    for event in yaml.parse(text, Loader=_Loader):
-        if isinstance(event, yaml.AliasEvent):
-            aliases += 1
-        elif isinstance(event, _OPENING):
-            depth += 1
-        elif isinstance(event, _CLOSING):
-            depth -= 1
-        if aliases > ALIASES:
-            raise refuse(event, f"it has more than {ALIASES} aliases (*name)")
-        if depth > DEPTH:
-            raise refuse(event, f"it is nested deeper than {DEPTH} levels")
 
 
 def _advice(problem: str) -> str:

@@ -16,7 +16,6 @@ from mltrack.store.errors import BadInput, NotFound
 
 FILE = "MLmodel"
 _MOST_BYTES = 1 << 20
-_MOST_ALIASES, _DEEPEST = 100, 50
 _PICKLE_NAMES = (".pkl", ".pickle", ".joblib", ".pth", ".pt", ".dill", ".cloudpickle")
 # The first two bytes of a pickle of protocol 2 to 5.
 _PICKLE_STARTS = tuple(bytes((0x80, protocol)) for protocol in (2, 3, 4, 5))
@@ -206,17 +205,15 @@ def _parse_yaml(text: str) -> Any:
     """YAML of plain values: no tags that make objects, few aliases, not deep."""
     import yaml  # here: a worker's start need not pay for it
 
+    from mltrack.store.yaml_limits import BAD_VALUES, Beyond, Loader, check_limits, sentence
+
     if len(text) > _MOST_BYTES:
         raise BadInput(f"The MLmodel file has more than {_MOST_BYTES >> 10:,} KiB.")
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        depth = aliases = 0
-        for event in yaml.parse(text, Loader=loader):
-            aliases += isinstance(event, yaml.AliasEvent)
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if aliases > _MOST_ALIASES or depth > _DEEPEST:
-                raise BadInput("The MLmodel file is nested too deeply or repeats itself too often.")
-        return yaml.load(text, Loader=loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = str(error).replace("\n", " ")[:200]
-        raise BadInput(f"The MLmodel file cannot be read: {reason}.") from None
+        check_limits(text)
+        return yaml.load(text, Loader=Loader)
+    except Beyond as error:
+        place = f" line {error.line}:" if error.line else ""
+        raise BadInput(f"The MLmodel file cannot be read:{place} {error.reason}.") from None
+    except (yaml.YAMLError, *BAD_VALUES) as error:
+        raise BadInput(f"The MLmodel file cannot be read: {sentence(error).rstrip('.')}.") from None

@@ -190,9 +190,8 @@ class MlrunsReader(Reader):
         """Compare some of them file by file, for about so many seconds; others the next time."""
         if not ended:
             return
-        if (
-            self._swept is None
-        ):  # a first look has other things to do, and may be the only one: it begins anywhere
+        if self._swept is None:
+            # A first look has other things to do, and may be the only one: it begins anywhere.
             start, seconds = random.randrange(len(ended)), seconds / 4
         else:
             start = self._swept % len(ended)
@@ -207,8 +206,7 @@ class MlrunsReader(Reader):
         """The run with a new stamp, or None when nothing of it has changed or it is no run at all."""
         folders = _folders(folder, experiment)
         if folders is None:
-            if not before:
-                self.unread -= 1  # somebody else's folder, not a run that waits
+            self.unread -= not before  # somebody else's folder, not a run that waits
             return None
         look = _Look(folder, experiment, {}, None, {})
         total = _list_files(look)
@@ -320,9 +318,8 @@ class MlrunsReader(Reader):
     ) -> None:
         """What meta.yaml says, and those tags that stand for fields of ours."""
         said = look.meta
-        tags = {
-            key: value for record in records if record["op"] == "tags" for key, value in record["v"].items()
-        }
+        said_tags = [record["v"] for record in records if record["op"] == "tags"]
+        tags = {key: value for each in said_tags for key, value in each.items()}
         known = {**before.get("f", {}), **{key: tags[key] for key in FIELD_TAGS if key in tags}}
         gone = {key for record in records if record["op"] == "untag" for key in record["k"]}
         known = after["f"] = {key: value for key, value in known.items() if key not in gone}
@@ -432,8 +429,7 @@ def _value(look: _Look, file: _File, problems: list[str]) -> str | None:
 
 
 def _run_id(look: _Look) -> str:
-    """What meta.yaml calls the run. YAML takes an id of digits without quotes for a number, and thirty-two zeros for 0: then the
-    folder says it."""
+    """What meta.yaml calls the run; its folder's name where YAML took an id of digits for a number."""
     said = look.meta.get("run_id") or look.meta.get("run_uuid")
     return said if isinstance(said, str) else os.path.basename(look.folder)
 

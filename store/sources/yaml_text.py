@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-DEPTH = 50
-ALIASES = 100
+from mltrack.store.yaml_limits import BAD_VALUES, Beyond, Loader, check_limits, sentence
+
 _LINE = re.compile(
     r"([A-Za-z_][A-Za-z0-9_]*): ?(?:(null|~|\[\]|)|(-?[1-9][0-9]{0,17}|0)|'([^']*)'|((?!0[bx])(?=[0-9a-f]*[a-f])[0-9a-f]{32}|[A-Za-z][\w./%+-]*(?:://[\w./%+~@:-]+)?))"
 )
@@ -44,28 +44,23 @@ def _flat(text: str) -> dict[str, Any] | None:
 
 
 def _careful(text: str) -> dict[str, Any]:
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        depth = aliases = 0
-        for event in yaml.parse(text, loader):
-            if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
-                depth += 1
-            elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
-                depth -= 1
-            elif isinstance(event, yaml.AliasEvent):
-                aliases += 1
-            if depth > DEPTH or aliases > ALIASES:
-                place = f"line {event.start_mark.line + 1}: " if event.start_mark is not None else ""
-                raise ValueError(f"{place}nested or repeated beyond reason")
-        found = yaml.load(text, loader)  # one of the safe loaders
+        check_limits(text)
+        found = yaml.load(text, Loader)  # one of the safe loaders
+    except Beyond as error:
+        raise ValueError(f"{_line(error.line)}{error.reason}") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}: " if mark is not None else ""
+        place = _line(mark.line + 1 if mark is not None else None)
         if "nesting depth" in str(error):  # newer parsers look ahead, and have a limit of their own
-            raise ValueError(f"{place}nested beyond reason") from None
-        raise ValueError(f"{place}not YAML ({getattr(error, 'problem', None) or error})") from None
-    except RecursionError:
-        raise ValueError("nested beyond reason") from None
+            raise ValueError(f"{place}nested too deeply") from None
+        raise ValueError(f"{place}not YAML ({getattr(error, 'problem', None) or sentence(error)})") from None
+    except BAD_VALUES as error:
+        raise ValueError(f"not YAML ({sentence(error)})") from None
     if not isinstance(found, dict):
         raise ValueError("line 1: not a list of keys and values" if found is not None else "empty")
     return {str(key): value for key, value in found.items()}
+
+
+def _line(number: int | None) -> str:
+    return f"line {number}: " if number else ""

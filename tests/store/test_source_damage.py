@@ -78,9 +78,9 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
             "a0: &a0 [x, x]\n"
             + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 20))
         ),
-        "beyond reason",
+        "more than 1,000,000 values",
     ),
-    "deep": (lambda run: (run / "meta.yaml").write_text("a: " + "[" * 5000), "beyond reason"),
+    "deep": (lambda run: (run / "meta.yaml").write_text("a: " + "[" * 5000), "nested"),
     "a folder": (
         lambda run: ((run / "meta.yaml").unlink(), (run / "meta.yaml").mkdir()),
         "not a regular file",
