@@ -127,9 +127,10 @@ class Store:
     def add_source(self, path: str, follow: bool = True) -> Decision:
         """Follow what lies at ``path`` (or only take it in once). Raises BadInput when no reader knows it."""
         from mltrack.store import sources
+        from mltrack.store.mlflow_api.background import addresses
 
         where, kind = sources.identify(path)
-        if where == os.path.realpath(self.root):
+        if where == os.path.realpath(self.root) or where in addresses(self.root):
             raise BadInput(f"{where} is this store itself.")
         return self.decide(
             [{"op": "source", "path": where, "kind": kind, "followed": follow}],

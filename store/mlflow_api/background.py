@@ -67,6 +67,12 @@ def running(root: Path) -> Running | None:
     return found if here and host.is_alive(found.pid, found.pstart) else None
 
 
+def addresses(root: Path) -> set[str]:
+    """What clients call the server of the store at ``root``, when one runs on this host: nothing for that store to follow."""
+    server = running(root)
+    return {server.address, server.address.replace("//127.0.0.1:", "//localhost:")} if server else set()
+
+
 def start(choice: StoreChoice, words: list[str]) -> Running:
     """Start ``mltrack server`` with these options for a store, unless one runs. Returns when it answers.
 

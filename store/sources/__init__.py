@@ -83,7 +83,7 @@ def absolute(path: str) -> str:
     elif path.startswith("sqlite:///"):
         path = path.removeprefix("sqlite:///")
     if "://" in path:
-        return path
+        return path.rstrip("/")
     return os.path.realpath(os.path.expanduser(path))
 
 

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from mltrack.store.errors import BadInput
 from mltrack.store.sources import KINDS, absolute, identify, reader_class
@@ -88,7 +89,11 @@ def discover(
 
 def _from_environment(environ: Mapping[str, str], result: Discovery) -> None:
     named = environ.get("MLFLOW_TRACKING_URI", "")
-    if named and not named.startswith(("http://", "https://", "databricks")):
+    if named.startswith(("http://", "https://")):
+        # Offered unseen: a server is asked only when somebody wants to follow it. A password is never remembered.
+        if not urlsplit(named).password:
+            result.found.append((absolute(named), "mlflow_server"))
+    elif named and not named.startswith("databricks"):
         try:
             result.found.append(identify(named))
         except BadInput:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from tests.mlflow_api.conftest import COMMAND
 
-from mltrack.store.errors import NotFound
+from mltrack.store import open_store
+from mltrack.store.errors import BadInput, NotFound
 from mltrack.store.mlflow_api import background
 
 
@@ -35,6 +36,16 @@ def test_start_status_and_stop(tmp_path: Path) -> None:
         assert there is not None and f"export MLFLOW_TRACKING_URI={there.address}\n" in started.stdout
         # A second start finds the first; status says the same.
         assert server(root, "start").stdout == server(root, "status").stdout == started.stdout
+        # It is not offered to its own store, which does not follow it either.
+        command = [*COMMAND, "--store", str(root), "source", "find", "--new", "--json", str(tmp_path)]
+        for address, offered in ((there.address, []), ("http://127.0.0.1:9", ["http://127.0.0.1:9"])):
+            environ = {**os.environ, "MLFLOW_TRACKING_URI": address}
+            done = subprocess.run(
+                command, env=environ, capture_output=True, text=True, timeout=60, check=True
+            )
+            assert [row["path"] for row in json.loads(done.stdout)["found"]] == offered
+        with open_store(str(root)) as store, pytest.raises(BadInput, match="is this store itself"):
+            store.add_source(f"{there.address}/")
         other = tmp_path / "other"
         taken = server(other, "start", "--port", there.address.rpartition(":")[2])
         assert taken.returncode == 5 and "cannot listen" in taken.stderr

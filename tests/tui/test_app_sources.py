@@ -245,6 +245,15 @@ def test_the_search_is_bounded_and_goes_where_it_is_sent(
     elsewhere = mlruns(tmp_path / "other" / "tracking")
     named = discover(str(project), environ={"MLFLOW_TRACKING_URI": f"file://{elsewhere}"})
     assert named.found[0] == (elsewhere, "mlruns")
+    # A server is offered without being asked; one of Databricks', or with a password in its address, is not.
+    for address, offered in (
+        ("http://127.0.0.1:9/", [("http://127.0.0.1:9", "mlflow_server")]),
+        ("https://ann:secret@host", []),
+        ("databricks", []),
+        ("sqlite:///nothing/here.db", []),
+    ):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        assert discover(str(tmp_path / "empty"), environ={"MLFLOW_TRACKING_URI": address}).found == offered
     monkeypatch.setenv("HOME", str(project))
     for refused in ("/", str(project)):
         result = discover(refused, environ={})

@@ -84,6 +84,7 @@ def remove_command(session: Session, paths: tuple[str, ...]) -> None:
 @click.pass_obj
 def find_command(session: Session, folder: str, new: bool, as_json: bool, as_csv: bool, raw: bool) -> None:
     """Look for data of known tools below FOLDER (four levels deep, two seconds long) and say what could be followed."""
+    from mltrack.store.mlflow_api.background import addresses
     from mltrack.store.sources import reader_class
     from mltrack.store.sources.discovery import discover
 
@@ -91,7 +92,8 @@ def find_command(session: Session, folder: str, new: bool, as_json: bool, as_csv
     rows = list(result.found)
     if new and session.missing_store() is None:
         with session.open(refresh=False) as store:
-            known = {state.path for state in store.sources()} | {os.path.realpath(store.root)}
+            known = {state.path for state in store.sources()} | addresses(store.root)
+            known.add(os.path.realpath(store.root))
         rows = [row for row in rows if row[0] not in known]
     if as_json:
         write_json(
