@@ -207,9 +207,11 @@ def _start(at: _Context, record: dict[str, Any]) -> None:
         ]
         state.changed = True
     said = {**record, "user": at.name.owner or record.get("user")}
-    for field_name in ("user", "parent", "key"):
+    for field_name in ("user", "key"):
         if said.get(field_name) is not None:
             state.offer(field_name, at.stamp, str(said[field_name]))
+    if record.get("parent") is not None:
+        state.offer("parent", at.stamp, str(record["parent"]) or None)
     if record.get("total") is not None:
         state.offer("total", at.stamp, _whole(record["total"]))
     if isinstance(record.get("note"), str):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -127,10 +126,9 @@ class Store:
     def add_source(self, path: str, follow: bool = True) -> Decision:
         """Follow what lies at ``path`` (or only take it in once). Raises BadInput when no reader knows it."""
         from mltrack.store import sources
-        from mltrack.store.mlflow_api.background import addresses
 
         where, kind = sources.identify(path)
-        if where == os.path.realpath(self.root) or where in addresses(self.root):
+        if sources.is_store(where, self.root):
             raise BadInput(f"{where} is this store itself.")
         return self.decide(
             [{"op": "source", "path": where, "kind": kind, "followed": follow}],

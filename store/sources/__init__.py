@@ -102,6 +102,15 @@ def identify(path: str) -> tuple[str, str]:
     raise BadInput(f"{where} holds nothing that can be followed. Known are: {', '.join(titles())}.")
 
 
+def is_store(where: str, root: Path) -> bool:
+    """Whether a source is the store at ``root`` itself, or the server of it that runs on this host."""
+    if not where.startswith(("http://", "https://")):
+        return where == os.path.realpath(root)
+    from mltrack.store.mlflow_api.background import addresses
+
+    return where in addresses(root)
+
+
 def titles() -> list[str]:
     """What can be followed, for people."""
     return [reader_class(kind).title for kind in KINDS]

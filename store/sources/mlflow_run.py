@@ -59,6 +59,8 @@ class RunFacts:
         }
         if tags.get("mlflow.parentRunId"):
             begin["parent"] = mlflow_run_id(tags["mlflow.parentRunId"])
+        elif "mlflow.parentRunId" in gone:
+            begin["parent"] = ""
         if tags.get("mlflow.source.name"):
             begin["script"] = tags["mlflow.source.name"]
         records = [begin, {"op": "experiment", "t": at, "v": self.experiment}]

@@ -160,6 +160,18 @@ def test_an_id_that_yaml_takes_for_a_number_is_the_folders_name(run_id: str, tmp
         assert [state.waiting for state in store.sources()] == [0]
 
 
+def test_the_parent_of_a_run_is_what_its_tag_says_now(tmp_path: Path) -> None:
+    root = tmp_path / "mlruns"
+    tag = make_run(root, GOOD, "child") / "tags" / "mlflow.parentRunId"
+    with open_store(str(tmp_path / "store")) as store:
+        assert read_all(store, root)[GOOD].parent_id is None
+        for parent in (BAD, "ab" * 16):
+            tag.write_text(parent)
+            assert read_all(store, root)[GOOD].parent_id == parent
+        tag.unlink()
+        assert read_all(store, root)[GOOD].parent_id is None
+
+
 def test_a_clock_ahead_keeps_no_damaged_run_waiting(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "mlruns", "ab" * 16, "broken")
     (folder / "meta.yaml").write_text("- a\n")
