@@ -6,6 +6,7 @@ import io
 import os
 import posixpath
 import queue
+import re
 import shutil
 import tarfile
 import tempfile
@@ -32,6 +33,8 @@ PIDS = 8192
 # How often a build looks whether it was stopped.
 STOP_LOOK_SECONDS = 0.2
 _MEMORY_SHARE = 2
+# How engines begin a step of a build: `Step 1/5 : FROM x`, podman `STEP 1/5: FROM x`.
+_STEP = re.compile(r"step (\d+)/(\d+) ?: (.*)", re.IGNORECASE)
 
 # Connected before there was a job; the first one takes it.
 ready_engine: Engine | None = None
@@ -139,9 +142,9 @@ class DockerBackend:
                 )
                 for event in self._unless_stopped(events):
                     text = str(event.get("stream", ""))
-                    if text.startswith("Step ") and " : " in text:
-                        place, _, what = text.strip().partition(" : ")
-                        step, _, steps = place[5:].partition("/")
+                    begun = _STEP.match(text)
+                    if begun:
+                        step, steps, what = begun.groups()
                         report.step(int(step), int(steps), what)
                     if "error" in event:
                         failed = str((event.get("errorDetail") or {}).get("message") or event["error"])
