@@ -187,7 +187,8 @@ def _watched(folder: Path) -> bool:
 
 
 def list_jobs(root: str | Path, limit: int = KEPT_JOBS) -> list[JobState]:
-    """The newest jobs: those that go on first, then the ended ones, each newest first."""
+    """The newest jobs: those that go on first, then the ended ones, each newest first; of a sweep its parent, then its jobs as
+    they come up."""
     folder = Path(root) / "jobs"
     try:
         entries = [entry for entry in os.scandir(folder) if len(entry.name) == 32]
@@ -195,8 +196,14 @@ def list_jobs(root: str | Path, limit: int = KEPT_JOBS) -> list[JobState]:
         return []
     entries.sort(key=lambda entry: entry.stat().st_mtime_ns, reverse=True)
     found = [job for job in (read_job(Path(entry.path)) for entry in entries[:limit]) if job is not None]
-    found.sort(key=lambda one: (one.ended, -one.job.created_ms))
-    return found
+    launched = {one.job.run_id: one.job.created_ms for one in found}
+
+    def place(one: JobState) -> tuple[bool, int, bool, bool, int, str]:
+        job = one.job
+        since = launched.get(job.parent or "", job.created_ms)
+        return one.ended, -since, job.parent is not None, one.phase == "queued", job.created_ms, job.run_name
+
+    return sorted(found, key=place)
 
 
 def forget_old(root: str | Path) -> None:

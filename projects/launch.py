@@ -14,9 +14,9 @@ from mltrack.projects.errors import LaunchError, ProjectError
 from mltrack.projects.job import Job
 from mltrack.projects.jobs import JobState, list_jobs
 from mltrack.projects.plan import Plan
-from mltrack.projects.planned_job import job_of, redacted_value
+from mltrack.projects.planned_job import command_line, job_of, redacted_value
 from mltrack.projects.remembered import remember, trust
-from mltrack.projects.sweep import child_name
+from mltrack.projects.sweep import child_name, swept_texts
 from mltrack.store.client.artifacts import store_blob
 from mltrack.store.client.journal import make_folder, now_ms
 
@@ -82,7 +82,8 @@ def start_sweep(
     for _, plan in plans:
         _check(plan)
     parent = _recorded(first, job_of(first))
-    varied = sorted({name for values, _ in plans for name in values})
+    swept = swept_texts([values for values, _ in plans])
+    varied = sorted(swept)
     parent = replace(
         parent,
         backend="sweep",
@@ -91,6 +92,8 @@ def start_sweep(
         command=[],
         shown=["sweep", *varied],
         tags={**parent.tags, "mltrack.sweep": ",".join(varied)},
+        facts={**parent.facts, "project": {**parent.facts["project"], "swept": swept}},
+        line=command_line(first, swept, at_once),
         created_ms=now_ms(),
     )
     children = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mltrack.projects.conda import conda_file
@@ -153,12 +154,14 @@ def _passed_on(plan: Plan) -> dict[str, str]:
     return passed
 
 
-def command_line(plan: Plan) -> str:
-    """The `mltrack run` line that does the same, without secrets."""
+def command_line(plan: Plan, swept: Mapping[str, str] | None = None, at_once: int = 0) -> str:
+    """The `mltrack run` line that does the same, without secrets; of a sweep with what varies as ``1,2,3``, ``at_once`` at a time."""
     request = plan.request
     words = ["mltrack", "run", plan.fetched.address.shown, "-e", plan.entry.name]
     for name, value in plan.values.absolute(request.params).items():
-        words += ["-P", f"{name}={redacted_value(name, value)}".replace(",", "\\,")]
+        several = (swept or {}).get(name)
+        shown = redacted_value(name, value).replace(",", "\\,") if several is None else several
+        words += ["-P", f"{name}={shown}"]
     words += ["-x", plan.experiment] if request.experiment else []
     words += ["--name", request.name] if request.name else []
     for key, value in request.tags.items():
@@ -169,4 +172,6 @@ def command_line(plan: Plan) -> str:
         words += ["--slurm", f"{key}={value}"]
     words += ["--profile", plan.profile.name] if plan.profile.name != "default" else []
     words += ["--queue"] if request.queue else []
+    words += [word for path in request.allow_mounts for word in ("--allow-mount", path)]
+    words += ["--jobs", str(at_once)] if at_once else []
     return shlex.join(words)

@@ -14,6 +14,7 @@ from pathlib import Path
 from mltrack.projects.errors import ProjectError
 from mltrack.projects.job import Job
 from mltrack.projects.jobs import JobLock, create_job, new_state, read_job, write_state
+from mltrack.projects.planned_job import redacted_value
 
 MAX_CHILDREN = 1000
 # How often ended children are looked for; their own supervisors do the rest.
@@ -41,6 +42,15 @@ def grid(values: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
     if count > MAX_CHILDREN:
         raise ProjectError(f"The sweep has {count:,} combinations; more than {MAX_CHILDREN} are a mistake.")
     return [dict(zip(values, one, strict=True)) for one in itertools.product(*values.values())]
+
+
+def swept_texts(combinations: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """What varies in a grid as it is typed, ``1,2,3``, without secrets."""
+    several: dict[str, dict[str, None]] = {}
+    for one in combinations:
+        for name, value in one.items():
+            several.setdefault(name, {})[redacted_value(name, value).replace(",", "\\,")] = None
+    return {name: ",".join(values) for name, values in several.items()}
 
 
 def child_name(base: str, values: Mapping[str, str]) -> str:

@@ -3,6 +3,7 @@
 
     docs/pictures/make.py [NAME ...]        all, or those whose name begins so
 
+Those of a launch need a container engine (`export $(tests/services/start-docker.sh)`).
 Needs Xvfb, xterm, tmux, ImageMagick and the DejaVu fonts (Debian: xvfb xterm tmux imagemagick fonts-dejavu-core), and a Python
 that has what the package needs. tmux stands between the app and the terminal: keys go in there, and what is on the screen
 is read back there, so that a picture is taken when everything has come.
@@ -75,7 +76,17 @@ SESSIONS: list[tuple[tuple[int, int], str, str]] = [
         "dark",
         "?sweep-7 2 ?PRODUCTION Enter ?lineage|trained|MODEL|files !model-version Escape ?PRODUCTION c ?auc !model-diff",
     ),
-    (SMALL, "dark", "?sweep-7 3 ?Projects !projects 4 ?Jobs !jobs 5 ?MEMORY !system"),
+    (SMALL, "dark", "?sweep-7 5 ?MEMORY !system"),
+    (
+        SMALL,
+        "dark",
+        """
+        ?sweep-7 3 ?vision !projects Enter ?ready !launch Tab ?FROM !launch-environment Tab ?experiment !launch-machine
+        Tab ?launch d ?[$].mltrack !launch-dry-run q ?▶.launch
+        j j Enter C-u =1e-3 Enter ?lr.1e-3 ?ready r ?Step 4 ?building !jobs-building L ?epoch.3 !launch-log q 4 ?running
+        3 ?vision Enter ?ready j j Enter C-u =1e-3,3e-4,1e-4 Enter ?ready:.3 !launch-sweep r ?queued ?running g j ?epoch.2 !jobs
+        """,
+    ),
     (SMALL, "dark", "?sweep-7 F1 ?Keys !help Escape : =comp ?compare !palette"),
     (
         WIDE,
@@ -103,6 +114,60 @@ SESSIONS: list[tuple[tuple[int, int], str, str]] = [
         "?sweep-7 j Enter ?▾ j j !plain-runs / =name_=_sage-owl-41 Enter ?1.of Enter ?train/loss n !plain-charts",
     ),
 ]
+
+
+# A project to launch. Its own package takes a while to build, or nobody would see it.
+PROJECT = {
+    "MLproject": """\
+name: vision
+python_env: python_env.yaml
+entry_points:
+  main:
+    parameters:
+      lr: {type: float, default: 3e-4}
+      epochs: {type: int, default: 30}
+      data: {type: path, default: data}
+    command: "python train.py --lr {lr} --epochs {epochs} {data}"
+  evaluate: {command: "python train.py --epochs 0"}
+""",
+    "python_env.yaml": 'python: "3.11"\ndependencies: [./lib]\n',
+    "lib/pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    '[project]\nname = "layers"\nversion = "1.2"\n',
+    "lib/backend.py": """\
+import time, zipfile
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    time.sleep(12)
+    name = "layers-1.2-py3-none-any.whl"
+    with zipfile.ZipFile(f"{folder}/{name}", "w") as file:
+        file.writestr("layers.py", "")
+        file.writestr("layers-1.2.dist-info/METADATA", "Metadata-Version: 2.1\\nName: layers\\nVersion: 1.2\\n")
+        file.writestr("layers-1.2.dist-info/WHEEL", "Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\n")
+        file.writestr("layers-1.2.dist-info/RECORD", "")
+    return name
+""",
+    "train.py": """\
+import sys, time
+import layers, mltrack
+with mltrack.start_run():
+    for epoch in range(30):
+        loss = 2.3 * 0.9**epoch
+        mltrack.log_metric("train/loss", loss, step=epoch)
+        print(f"epoch {epoch}  loss {loss:.4f}", flush=True)
+        time.sleep(1)
+""",
+    "data/classes.txt": "cat\ndog\n",
+    "notes.txt": f"{time.time()}\n",  # or the image might be there
+}  # fmt: skip
+
+
+def write_project(folder: Path) -> None:
+    """The project above as a repository with one commit."""
+    for name, text in PROJECT.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    git = ("git", "-C", str(folder), "-c", "user.name=Ann", "-c", "user.email=ann@example.org")
+    for words in (("init", "-q"), ("add", "."), ("commit", "-qm", "A first model")):
+        run(*git, *words)
 
 
 def run(*words: str, **options: str) -> str:
@@ -137,7 +202,15 @@ class Window:
         self._screen = screen
         self._tmux = ("tmux", "-S", str(folder / "tmux"), "-f", os.devnull)
         app = f"{sys.executable} -m mltrack.tui.entry --store demo --theme {theme}"
-        state = {name: str(folder / name) for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")}
+        state = {
+            name: str(folder / name)
+            for name in (
+                "XDG_DATA_HOME",
+                "XDG_STATE_HOME",
+                "XDG_CONFIG_HOME",
+                "XDG_CACHE_HOME",
+            )
+        }
         columns, lines = map(str, size)
         given = [
             f"{name}={value}"
@@ -240,7 +313,10 @@ def main() -> None:
             raise SystemExit(
                 f"{program} is not installed (Debian: apt-get install xvfb xterm tmux imagemagick)"
             )
-    with tempfile.TemporaryDirectory(prefix="pictures-") as above, display() as screen:
+    with (
+        tempfile.TemporaryDirectory(prefix="pictures-", ignore_cleanup_errors=True) as above,
+        display() as screen,
+    ):
         for number, (size, theme, steps) in enumerate(SESSIONS):
             words = steps.split()
             if not any(
@@ -249,6 +325,8 @@ def main() -> None:
                 continue
             folder = Path(above) / str(number)
             folder.mkdir()
+            if "?vision" in words:
+                write_project(folder / "vision")
             run(sys.executable, "-m", "mltrack.tui.cli", "demo", str(folder / "demo"), PYTHONPATH=str(SOURCE))
             window = Window(folder, screen, size, theme)
             try:

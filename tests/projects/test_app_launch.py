@@ -68,7 +68,15 @@ async def shows(pilot: Pilot[None], words: str) -> None:
 
 
 async def type_in(pilot: Pilot[None], words: str) -> None:
-    names = {" ": "space", ".": "full_stop", "-": "minus", ",": "comma", "=": "equals_sign"}
+    names = {
+        "_": "underscore",
+        "\\": "backslash",
+        " ": "space",
+        ".": "full_stop",
+        "-": "minus",
+        ",": "comma",
+        "=": "equals_sign",
+    }
     await pilot.press(*(names.get(letter, letter) for letter in words), "enter")
 
 
@@ -120,7 +128,8 @@ def test_change_the_learning_rate_and_run_it(project: Path, store_root: Path) ->
         await shows(pilot, "python train.py 0.25")
         await pilot.press("d")
         await shows(pilot, "Dry run")
-        assert f"mltrack run {project} -e main -P lr=0.25 --backend local" in text(pilot).replace("\n", "")
+        line = f"mltrack --store {store_root} run {project} -e main -P lr=0.25 --backend local"
+        assert line in " ".join(text(pilot).split())
         assert jobs() == []
         await pilot.press("q")
         await until(pilot, lambda: isinstance(pilot.app.screen, LaunchScreen))
@@ -150,6 +159,7 @@ def test_a_sweep_is_launched_watched_and_stopped(project: Path, store_root: Path
         await pilot.press("G", "enter")
         await type_in(pilot, "seed=0..2")
         await shows(pilot, "ready: 3 runs")
+        assert "-P seed=0,1,2 --backend local" in " ".join(text(pilot).split())
         await pilot.press("r")
         await until(pilot, lambda: isinstance(pilot.app.screen, JobsScreen))
         await until(pilot, lambda: len(jobs()) == 4)
@@ -167,11 +177,20 @@ def test_a_sweep_is_launched_watched_and_stopped(project: Path, store_root: Path
                 break
             await pilot.press("j")
         assert rows.current == parent
-        await pilot.press("X")
+        assert rows.keys[0] == parent, "the sweep stands above what belongs to it"
+        for _ in range(4):
+            if rows.current == child:
+                break
+            await pilot.press("j")
+        await shows(pilot, "waiting now")  # what it printed last
+        await pilot.press("g", "X")
         await shows(pilot, "Stop sweep")
         await pilot.press("y")
         await until(pilot, lambda: state_of(parent).ended)
         await shows(pilot, "nothing is running")
+        await pilot.press("r")  # all of it again
+        await until(pilot, lambda: isinstance(pilot.app.screen, LaunchScreen))
+        await shows(pilot, "ready: 3 runs")
 
     play(store_root, story, (100, 24))
     with open_store() as store:
@@ -196,3 +215,31 @@ def test_what_cannot_work_is_said_in_one_line(project: Path, store_root: Path) -
 
     play(store_root, story)
     assert jobs() == []
+
+
+def test_what_is_typed_is_what_is_launched(project: Path, store_root: Path) -> None:
+    """A comma that is meant, a secret that is not shown, and the same again by `r`."""
+    store_root.mkdir()
+
+    async def story(pilot: Pilot[None]) -> None:
+        await open_form(pilot)
+        await choose_local(pilot)
+        for words in ("words=a\\,b", "api_key=hunter2hunter2"):
+            await pilot.press("G", "enter")
+            await type_in(pilot, words)
+        await shows(pilot, "api_key")
+        await shows(pilot, "ready: 1 run")
+        assert "hunter2" not in text(pilot)
+        await pilot.press("r")
+        await until(pilot, lambda: isinstance(pilot.app.screen, RunScreen))
+        await shows(pilot, "trained with 0.1")
+        await pilot.press("4")
+        await shows(pilot, "done")
+        await pilot.press("r")
+        await until(pilot, lambda: isinstance(pilot.app.screen, LaunchScreen))
+        await shows(pilot, "a\\,b")
+        await shows(pilot, "was a secret and is not kept: type it again")
+
+    play(store_root, story, (120, 30))
+    run = wait_for_end(jobs()[0])
+    assert run.params == {"lr": "0.1", "words": "a,b", "api_key": "***"}

@@ -136,6 +136,8 @@ def _launch(
 ) -> int:
     from mltrack.projects.launch import Launcher, start, start_sweep
     from mltrack.projects.plan import make_plan
+    from mltrack.projects.planned_job import command_line
+    from mltrack.projects.sweep import swept_texts
 
     store = _store(session)
     sweep = len(combinations) > 1
@@ -148,7 +150,9 @@ def _launch(
             (one, make_plan(_with(request, one), store, warn, first.fetched)) for one in combinations[1:]
         ]
         if dry_run:
-            _show(session, [plan for _, plan in plans], as_json)
+            swept = swept_texts(combinations)
+            line = command_line(first, swept, at_once) if swept else first.line
+            _show(session, [plan for _, plan in plans], as_json, line)
             return ExitCode.FAILED if first.problems else ExitCode.OK
         for note in first.notes:
             warn(note)
@@ -234,7 +238,7 @@ def _again(
     if answer not in ("r", "rerun"):
         raise click.exceptions.Exit(int(ExitCode.FAILED))
     given = {
-        **{key: str(value).replace(",", "\\,") for key, value in dict(asked.get("given") or {}).items()},
+        **as_typed(asked),
         **_pairs(params, "-P"),
     }
     hidden = [key for key, value in given.items() if value == "***"]
@@ -253,10 +257,16 @@ def _again(
     )
 
 
+def as_typed(asked: dict[str, Any]) -> dict[str, str]:
+    """The parameters of a launch as they are typed, where a comma separates the values of a sweep."""
+    given = {key: str(value).replace(",", "\\,") for key, value in dict(asked.get("given") or {}).items()}
+    return {**given, **dict(asked.get("swept") or {})}
+
+
 def _line(run: Run, asked: dict[str, Any]) -> list[str]:
     words = ["mltrack", "run", str(asked.get("address")), "-e", str(asked.get("entry"))]
-    for key, value in dict(asked.get("given") or {}).items():
-        words += ["-P", f"{key}={str(value).replace(',', chr(92) + ',')}"]
+    for key, value in as_typed(asked).items():
+        words += ["-P", f"{key}={value}"]
     for key, value in dict(asked.get("slurm") or {}).items():
         words += ["--slurm", f"{key}={value}"]
     return [*words, "-x", run.experiment, "--backend", str(asked.get("backend"))]
@@ -331,8 +341,15 @@ def plan_lines(plan: Plan) -> list[tuple[str, str]]:
         lines.append(("image" if plan.backend == "docker" else "venv", f"{plan.image}  {cached}"))
     if plan.slurm:
         lines.append(("slurm", public_settings(plan.slurm["settings"])))
+    passed = dict.fromkeys([name for name, _ in plan.environment.variables] + list(plan.profile.environment))
+    if passed and plan.backend == "docker":
+        lines.append(("variables", ", ".join(passed)))
     lines += [
-        ("mount", f"{m.source} -> {m.target}{' (read-only)' if m.read_only else ''}") for m in plan.mounts
+        (
+            "mount",
+            f"{m.source}{'' if m.source == m.target else f' -> {m.target}'}{' (read-only)' if m.read_only else ''}",
+        )
+        for m in plan.mounts
     ]
     lines.append(("gpu", ", ".join(plan.gpus) or plan.gpu))
     lines += [("note", note) for note in plan.notes]
@@ -340,7 +357,7 @@ def plan_lines(plan: Plan) -> list[tuple[str, str]]:
     return lines
 
 
-def _show(session: Session, plans: Sequence[Plan], as_json: bool) -> None:
+def _show(session: Session, plans: Sequence[Plan], as_json: bool, line: str) -> None:
     if as_json:
         write_json(plan_json(plans[0]) if len(plans) == 1 else [plan_json(plan) for plan in plans])
         return
@@ -355,7 +372,16 @@ def _show(session: Session, plans: Sequence[Plan], as_json: bool) -> None:
         for line in plan.dockerfile.splitlines():
             write_text(line, terminal, "dim")
     write_lines([""])
-    write_text(plan.line, terminal)
+    write_text(_with_store(session, line), terminal)
+
+
+def _with_store(session: Session, line: str) -> str:
+    """The line with the store that was named for this command."""
+    return (
+        f"mltrack --store {shlex.quote(session.where)}{line.removeprefix('mltrack')}"
+        if session.where
+        else line
+    )
 
 
 def _ask_trust(session: Session, plan: Plan, yes: bool) -> None:

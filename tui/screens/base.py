@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -45,6 +46,11 @@ class BaseScreen(Screen[None]):
     def mltrack(self) -> MltrackApp:
         """The app, by its own type."""
         return cast("MltrackApp", self.app)
+
+    @property
+    def store_option(self) -> str:
+        """` --store WHERE` for a command that does the same; "" where no store was named."""
+        return f" --store {shlex.quote(self.mltrack.where)}" if self.mltrack.where else ""
 
     def focuses(self) -> tuple[Focus, ...]:
         """The focuses whose keys act now, the most special first."""

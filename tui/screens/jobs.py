@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
 
-from mltrack.tui.clean import cell_width, clip, pad
+from mltrack.tui.clean import cell_width, clip, pad, wrap
 from mltrack.tui.keys import Focus
 from mltrack.tui.live import OnError
 from mltrack.tui.messages import StoreChanged
@@ -16,10 +15,13 @@ from mltrack.tui.screens.base import BaseScreen
 from mltrack.tui.screens.dialogs import Question
 from mltrack.tui.widgets.bindings import bindings_of
 from mltrack.tui.widgets.lines import Lines
-from mltrack.tui.widgets.look import Line
+from mltrack.tui.widgets.look import Line, shown
 from mltrack.tui.widgets.row_list import RowList
 
 _SECONDS = 0.5
+# Below this many lines all of the screen is for the list.
+_LEAST_HEIGHT = 16
+_LINE_LINES = 3
 _STYLES = {"running": "green", "preparing": "cyan", "queued": "yellow"}
 
 
@@ -35,7 +37,9 @@ class JobsScreen(BaseScreen):
 
     def compose(self) -> ComposeResult:
         yield Lines(id="head", ground="bar")
+        yield Lines(id="columns")
         yield RowList(id="rows")
+        yield Lines(id="detail")
         yield Lines(id="twin")
         yield Lines(id="foot", ground="bar")
 
@@ -67,7 +71,9 @@ class JobsScreen(BaseScreen):
             if not self.mltrack.live.running:
                 self.query_one("#head", Lines).show([((" Jobs", "bold"),)])
                 self.rows.show(self.absent_lines())
-            self.mltrack.live.ask("jobs_page", self._arrived, self.failed, topic="jobs")
+            self.mltrack.live.ask(
+                "jobs_page", self._arrived, self.failed, topic="jobs", current=self.rows.current
+            )
 
     def _arrived(self, page: dict[str, Any]) -> None:
         self.jobs = page["jobs"]
@@ -87,27 +93,62 @@ class JobsScreen(BaseScreen):
         )
         if not self.jobs:
             self.rows.show([(), ((" No job was launched into this store. 3 shows projects.", "dim"),)])
+        self._show_detail(page["detail"])
         job = self._job()
-        store = f" --store {shlex.quote(self.mltrack.where)}" if self.mltrack.where else ""
-        line = job["line"] if job else f"mltrack{store} jobs"
-        self.query_one("#twin", Lines).show([((f" $ {line}", "dim"),)])
+        line = str(job["line"]) if job else "mltrack jobs"
+        line = f"mltrack{self.store_option}{line.removeprefix('mltrack')}"
+        twin = self.query_one("#twin", Lines)
+        parts = wrap(line, max(10, self.size.width - 3), _LINE_LINES)
+        twin.styles.height = len(parts)
+        twin.show([((f" {' ' if number else '$'} {part}", "dim"),) for number, part in enumerate(parts)])
+
+    def on_row_list_moved(self) -> None:
+        self._load()
+
+    def _show_detail(self, detail: dict[str, Any] | None) -> None:
+        """Of the job under the cursor: what it runs, and what it printed last."""
+        pane = self.query_one("#detail", Lines)
+        height = self.size.height // 2 - 1 if detail and self.size.height >= _LEAST_HEIGHT else 0
+        pane.display = height > 0
+        if not height or detail is None:
+            return
+        pane.styles.height = height
+        name, *rest = (shown(text) for text in detail["title"])
+        title = clip(" ".join(["", name, *(f"── {text}" for text in rest), ""]), self.size.width - 6)
+        rule = "─" * max(0, self.size.width - cell_width(title) - 4)
+        lines: list[Line] = [(("───", "faint"), (title, "bold"), (rule, "faint"))]
+        lines += [
+            ((("   " if number else " $ ") + part, "dim"),)
+            for number, part in enumerate(wrap(detail["command"], max(10, self.size.width - 4), 3))
+        ]
+        room = height - len(lines)
+        tail = (detail["tail"] or [self._says(self._job())])[-room:] if room > 0 else []
+        pane.show(lines + [((" " + text, ""),) for text in tail])
 
     def _lines(self) -> list[Line]:
-        wide = min(30, max((cell_width(job["run_name"]) for job in self.jobs), default=0))
+        wide = min(30, max([cell_width("JOB"), *(cell_width(job["run_name"]) for job in self.jobs)]))
+        head = f" {pad('JOB', wide)}  {pad('STATE', 14)}{pad('WHERE', 8)}{pad('AGE', 6, 'right')}  SAYS"
+        self.query_one("#columns", Lines).show([((head, "dim"),) if self.jobs else ()])
         rows: list[Line] = []
         for job in self.jobs:
             style = _STYLES.get(job["phase"], "dim" if job["status"] == "FINISHED" else "error")
-            says = job["reason"] or (job["text"] if job["phase"] != "ended" else "") or ""
             rows.append(
                 (
                     (pad(clip(job["run_name"], wide), wide) + "  ", "bold"),
                     (pad(clip(job["phase_text"], 14), 14), style),
                     (pad(job["backend"], 8), "dim"),
                     (pad(clip(job["age"], 6), 6, "right") + "  ", "dim"),
-                    (clip(str(says), max(8, self.size.width - wide - 36)), ""),
+                    (clip(self._says(job), max(8, self.size.width - wide - 36)), ""),
                 )
             )
         return rows
+
+    @staticmethod
+    def _says(job: dict[str, Any] | None) -> str:
+        """How it ended, or what it does or waits for."""
+        if job is None:
+            return ""
+        return str(job["reason"] or (job["text"] if job["phase"] != "ended" else "") or "")
 
     def _job(self) -> dict[str, Any] | None:
         place = self.rows.cursor

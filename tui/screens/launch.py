@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 from textual.app import ComposeResult
 from textual.binding import BindingType
 
-from mltrack.tui.clean import cell_width, clip, pad
+from mltrack.tui.clean import cell_width, clip, pad, wrap
 from mltrack.tui.keys import Focus
 from mltrack.tui.screens.base import BaseScreen
 from mltrack.tui.screens.dialogs import Prompt, Question
+from mltrack.tui.screens.launch_fields import SLURM, fields_of, parameters_of
 from mltrack.tui.screens.text import TextScreen
 from mltrack.tui.widgets.bindings import bindings_of
 from mltrack.tui.widgets.lines import Lines
@@ -21,14 +22,9 @@ from mltrack.tui.widgets.row_list import RowList
 TABS = ("Parameters", "Environment", "Machine")
 # How often the worker is asked whether it has fetched, planned or started.
 _ASK_SECONDS = 0.1
-# Of a Slurm job, with what may stand there; others in profiles.toml and by `mltrack run --slurm`.
-_SLURM = {
-    "partition": "of the cluster: sinfo lists them",
-    "time": "30 (minutes), 2:00:00, 1-12 (days-hours)",
-    "cpus": "a number",
-    "memory": "16g, of a node",
-    "gres": "gpu:2, gpu:a100:1",
-}
+# Of a sentence at the bottom, and of a text that is only read.
+_VERDICT_LINES = 4
+_READ_LINES = 40
 _USUAL = ("main", "train", "main.py", "train.py")
 
 
@@ -45,6 +41,7 @@ class LaunchScreen(BaseScreen):
         self.plan: dict[str, Any] | None = None
         self.tab = 0
         self._starting = False
+        self._said = ("", "")
 
     def compose(self) -> ComposeResult:
         yield Lines(id="head", ground="bar")
@@ -69,6 +66,7 @@ class LaunchScreen(BaseScreen):
 
     def on_resize(self) -> None:
         self.show_footer()
+        self._verdict(*self._said)
         self._draw()
 
     # -- the worker
@@ -134,7 +132,17 @@ class LaunchScreen(BaseScreen):
     # -- drawing
 
     def _verdict(self, text: str, style: str) -> None:
-        self.query_one("#verdict", Lines).show([((" " + text, style),)])
+        self._said = (text, style)
+        verdict = self.query_one("#verdict", Lines)
+        # Why it cannot work is worth nothing without its end.
+        lines = wrap(text, max(10, self.size.width - 2), _VERDICT_LINES)
+        verdict.styles.height = len(lines)
+        verdict.show([((" " + line, style),) for line in lines])
+
+    def _line(self) -> str:
+        """What does the same, with the store that this app is on."""
+        line = str(self.plan["line"]) if self.plan else "mltrack run PROJECT"
+        return f"mltrack{self.store_option}{line.removeprefix('mltrack')}"
 
     def _draw(self) -> None:
         form = self.form
@@ -154,101 +162,35 @@ class LaunchScreen(BaseScreen):
                 )
             )
         self.query_one("#tabs", Lines).show([tuple(tabs)])
-        fields = self._fields() if form else []
+        fields = fields_of(self.tab, self.asked, form, self.plan) if form else []
         wide = min(30, max((cell_width(label) for _, label, _, _ in fields), default=0))
+        room = max(8, self.size.width - wide - 4)
+        # Notes stand under each other, behind the widest value that leaves room for them.
+        noted = [cell_width(value) for _, _, value, note in fields if note]
+        value_width = min(max(noted, default=0), max(8, room // 2))
+        keys: list[str] = []
         rows: list[Line] = []
         for key, label, value, note in fields:
-            style = "green" if key == "go" else "dim" if key.startswith("line") else "bold"
-            shown = clip(value, max(8, self.size.width - wide - 5))
-            rows.append(
-                (
-                    (pad(clip(label, wide), wide) + "  ", style),
-                    (shown, ""),
-                    ("   " + note if note else "", "dim"),
-                )
-            )
-        self.rows.fill([key for key, *_ in fields], rows)
-        line = self.plan["line"] if self.plan else "mltrack run PROJECT"
-        self.query_one("#twin", Lines).show([((f" $ {line}", "dim"),)])
-
-    def _fields(self) -> list[tuple[str, str, str, str]]:
-        """(key, label, value, note) of the tab in front."""
-        asked, form, plan = self.asked, self.form, self.plan
-        assert form is not None
-        lines = plan["lines"] if plan else []
-        if self.tab == 1:
-            fields = [
-                (
-                    "backend",
-                    "backend",
-                    str(asked.get("backend") or "chosen by itself"),
-                    ", ".join(form["backends"]),
-                )
-            ]
-            fields.append(("profile", "profile", str(asked.get("profile") or "default"), "profiles.toml"))
-            wanted = ("code", "image", "venv", "slurm", "note", "problem")
-            fields += [
-                (f"line {n}", head, text, "") for n, (head, text) in enumerate(lines) if head in wanted
-            ]
-            docker = plan["dockerfile"].splitlines() if plan else []
-            return fields + [
-                (f"line D{n}", "Dockerfile" if n == 0 else "", text, "") for n, text in enumerate(docker)
-            ]
-        if self.tab == 2:
-            slurm = asked.get("backend") == "slurm"
-            note = "none or a number: Slurm chooses them" if slurm else "none, free, a number, gpu0"
-            fields = [("gpu", "gpu", str(asked.get("gpu") or "none"), note)]
-            if not slurm:
-                fields += [
-                    (f"line G{n}", "", text, "") for n, text in enumerate(form["gpus"] or [form["no_gpu"]])
-                ]
-            if slurm:
-                chosen = dict(asked.get("slurm") or {})
-                fields += [(f"S {name}", name, chosen.get(name, ""), note) for name, note in _SLURM.items()]
-            fields.append(("experiment", "experiment", str(asked.get("experiment") or form["title"]), ""))
-            fields.append(("name", "name of the run", str(asked.get("name") or "made up"), ""))
-            usual = "all" if slurm else "1"
-            fields.append(("at_once", "of a sweep at a time", str(asked.get("at_once") or usual), ""))
-            return fields + [
-                (f"line {n}", head, text, "") for n, (head, text) in enumerate(lines) if head == "mount"
-            ]
-        fields = [("go", "▶ launch", self._command(), "")]
-        fields.append(
-            (
-                "entry",
-                "entry point",
-                str(asked["entry"]),
-                f"{len(form['entries'])} of them" if len(form["entries"]) > 1 else "",
-            )
-        )
-        declared = self._parameters()
-        for one in declared:
-            value = asked["params"].get(one["name"], one["default"])
-            note = "  ".join(
-                part
-                for part in (
-                    one["type"],
-                    one["help"],
-                    "" if one["name"] in asked["params"] or value is None else "default",
-                )
-                if part
-            )
-            fields.append((f"P {one['name']}", one["name"], "needed" if value is None else value, note))
-        known = {one["name"] for one in declared}
-        fields += [
-            (f"P {name}", name, value, "not declared")
-            for name, value in asked["params"].items()
-            if name not in known
-        ]
-        fields.append(("more", "+", "another parameter", "1,2,3 and 0..4 make a sweep"))
-        return fields
-
-    def _command(self) -> str:
-        return next((text for head, text in self.plan["lines"] if head == "command"), "") if self.plan else ""
+            head = pad(clip(label, wide), wide) + "  "
+            if key.startswith("line"):
+                # What is only read is there to its end.
+                for number, part in enumerate(wrap(value, room, _READ_LINES)):
+                    keys.append(f"{key} {number}")
+                    rows.append(((head if number == 0 else " " * len(head), "dim"), (part, "")))
+                continue
+            keys.append(key)
+            if note:
+                value = pad(clip(value, value_width), value_width)
+                note = "  " + clip(note, max(0, room - value_width - 2))
+            rows.append(((head, "green" if key == "go" else "bold"), (clip(value, room), ""), (note, "dim")))
+        self.rows.fill(keys, rows)
+        twin = self.query_one("#twin", Lines)
+        parts = wrap(self._line(), max(10, self.size.width - 3), _VERDICT_LINES)
+        twin.styles.height = len(parts)
+        twin.show([((f" {' ' if number else '$'} {part}", "dim"),) for number, part in enumerate(parts)])
 
     def _parameters(self) -> list[dict[str, Any]]:
-        entries = self.form["entries"] if self.form else []
-        return next((entry["parameters"] for entry in entries if entry["name"] == self.asked["entry"]), [])
+        return parameters_of(self.form, self.asked["entry"]) if self.form else []
 
     # -- keys
 
@@ -262,7 +204,10 @@ class LaunchScreen(BaseScreen):
         self.rows.move(-len(self.rows.keys))
 
     def action_last_field(self) -> None:
-        self.rows.move(len(self.rows.keys))
+        """The last one that can be changed; what is only read lies below."""
+        keys = self.rows.keys
+        last = max((place for place, key in enumerate(keys) if not key.startswith("line")), default=0)
+        self.rows.move(last - self.rows.cursor)
 
     def action_next_launch_tab(self) -> None:
         self._turn(1)
@@ -290,6 +235,9 @@ class LaunchScreen(BaseScreen):
                 if key == "backend":
                     self.asked["backend_chosen"] = True
                 self._replan()
+        elif key == "queue":
+            self.asked["queue"] = not self.asked.get("queue")
+            self._replan()
         elif key.startswith("P "):
             self._edit_parameter(key[2:])
         elif key.startswith("S "):
@@ -332,7 +280,7 @@ class LaunchScreen(BaseScreen):
                 self.asked["slurm"] = {key: value for key, value in kept.items() if value}
                 self._replan()
 
-        self.app.push_screen(Prompt(name, str(chosen.get(name, "")), _SLURM[name]), done)
+        self.app.push_screen(Prompt(name, str(chosen.get(name, "")), SLURM[name]), done)
 
     def _edit(self, key: str) -> None:
         def done(text: str | None) -> None:
@@ -343,20 +291,29 @@ class LaunchScreen(BaseScreen):
         self.app.push_screen(Prompt(key.replace("_", " "), str(self.asked.get(key) or "")), done)
 
     def action_copy_line(self) -> None:
-        self.copy(self.plan["line"] if self.plan else None, "yet")
+        self.copy(self._line() if self.plan else None, "yet")
 
     def action_dry_run(self) -> None:
         plan = self.plan
         if plan is None:
             self.say("There is no plan yet: the line above says why.")
             return
-        lines: list[Line] = [
-            ((f" {head:<12} ", "dim"), (text, "error" if head == "problem" else ""))
-            for head, text in plan["lines"]
+        room = max(20, self.size.width - 15)
+        lines: list[Line] = []
+        for head, text in plan["lines"]:
+            style = "error" if head == "problem" else ""
+            for number, part in enumerate(wrap(text, room, _READ_LINES)):
+                lines.append(((f" {'' if number else head:<12} ", "dim"), (part, style)))
+        lines.append(())
+        lines += [
+            ((f" {' ' if number else '$'} {part}", "bold"),)
+            for number, part in enumerate(wrap(self._line(), room + 9, _READ_LINES))
         ]
         if plan["dockerfile"]:
-            lines += [(), *(((" " + text, ""),) for text in plan["dockerfile"].splitlines())]
-        lines += [(), ((" $ " + plan["line"], "bold"),)]
+            lines.append(())
+            for text in plan["dockerfile"].splitlines():
+                first, *more = wrap(text, room + 9, _READ_LINES)
+                lines += [((" " + first, ""),), *(((f"     {part}", ""),) for part in more)]
         self.app.push_screen(TextScreen("Dry run: what would happen", lines))
 
     async def action_launch(self) -> None:

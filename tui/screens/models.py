@@ -202,7 +202,6 @@ class ModelsScreen(BaseScreen):
         self.query_one("#head", Lines).show([(*spans, (state, "green"))])
 
     def _show_twin(self) -> None:
-        store = f" --store {shlex.quote(self.mltrack.where)}" if self.mltrack.where else ""
         detail = self.detail
         command = "list"
         if detail and detail["chosen"]:
@@ -213,7 +212,7 @@ class ModelsScreen(BaseScreen):
                 command = f'approve {name} -m "..."'
             else:
                 command = f'promote {name} Production -m "..."'
-        self.query_one("#twin", Lines).show([((f" $ mltrack{store} models {command}", "dim"),)])
+        self.query_one("#twin", Lines).show([((f" $ mltrack{self.store_option} models {command}", "dim"),)])
 
     # -- moving
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -68,10 +69,14 @@ class ProjectsScreen(BaseScreen):
         wide = max((cell_width(row[1]) for row in page["rows"]), default=0)
         name_width, room = min(30, max(8, wide)), self.size.width
         rows: list[Line] = []
+        what_width = max((cell_width(row[2]) for row in page["rows"]), default=0)
+        most = max(10, room - name_width - what_width - 14)
+        address_width = min(most, max((cell_width(row[0]) for row in page["rows"]), default=0))
         for address, name, what, age in page["rows"]:
             left = pad(clip(name, name_width), name_width)
-            middle = clip(address, max(10, room - name_width - 34), keep="tail")
-            rows.append(((left + "  ", "bold"), (middle, ""), ("   " + what, "dim"), (f"   {age}", "dim")))
+            middle = pad(clip(address, address_width, keep="tail"), address_width)
+            end = f"{pad(what, what_width)}  {age}"
+            rows.append(((left + "  ", "bold"), (middle, ""), ("  " + end, "dim")))
         self.rows.fill([row[0] for row in page["rows"]], rows, [row[1] for row in page["rows"]])
         if not rows:
             self.rows.show(
@@ -87,7 +92,14 @@ class ProjectsScreen(BaseScreen):
                     ),
                 ]
             )
-        self.query_one("#twin", Lines).show([((" $ mltrack run PROJECT", "dim"),)])
+        self._show_twin()
+
+    def on_row_list_moved(self) -> None:
+        self._show_twin()
+
+    def _show_twin(self) -> None:
+        project = shlex.quote(self.rows.current) if self.rows.current else "PROJECT"
+        self.query_one("#twin", Lines).show([((f" $ mltrack{self.store_option} run {project}", "dim"),)])
 
     def ask_outside(self, use: Callable[[dict[str, str] | None], None]) -> None:
         address = self.rows.current

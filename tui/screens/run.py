@@ -363,8 +363,7 @@ class RunScreen(RunFiles):
 
     def _show_twin(self) -> None:
         command = {"Charts": "plot KEY", "Logs": "logs", "Files": "show --all"}.get(self.tab, "show")
-        store = f" --store {self.mltrack.where}" if self.mltrack.where else ""
-        line = f" $ mltrack{store} {command} {self.run_id[:12]}"
+        line = f" $ mltrack{self.store_option} {command} {self.run_id[:12]}"
         if self.tab == "Charts" and self.charts.chosen_key:
             line = line.replace("KEY", self.charts.chosen_key)
             line += " -x time" if self.charts.x in ("time", "relative") else ""

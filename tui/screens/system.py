@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 from textual.app import ComposeResult
@@ -35,8 +34,7 @@ class SystemScreen(BaseScreen):
 
     def on_resize(self) -> None:
         self.query_one("#head", Lines).show([((" System", "bold"),)])
-        store = f" --store {shlex.quote(self.mltrack.where)}" if self.mltrack.where else ""
-        self.query_one("#twin", Lines).show([((f" $ mltrack{store} system", "dim"),)])
+        self.query_one("#twin", Lines).show([((f" $ mltrack{self.store_option} system", "dim"),)])
         self.show_footer()
         self._load()
 

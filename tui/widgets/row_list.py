@@ -6,8 +6,9 @@ from typing import Protocol
 
 from textual.message import Message
 
+from mltrack.tui.clean import cell_width
 from mltrack.tui.widgets.lines import Lines
-from mltrack.tui.widgets.look import Line, Span
+from mltrack.tui.widgets.look import Line, Span, shown
 
 
 class RunList(Protocol):
@@ -68,12 +69,18 @@ class RowList(Lines, can_focus=True):
         for place, row in enumerate(self._rows):
             here = place == self.cursor
             mark: Span = ("▌" if here else " ", "cyan" if here else "")
-            lines.append((mark, *((text, f"{style} cursor" if here else style) for text, style in row)))
+            spans = (mark, *((text, f"{style} cursor" if here else style) for text, style in row))
+            rest = self.size.width - sum(cell_width(shown(text)) for text, _ in spans) if here else 0
+            lines.append((*spans, (" " * rest, "cursor")) if rest > 0 else spans)
         self.show(lines)
         top, height = round(self.scroll_offset.y), max(1, self.size.height)
         if not top <= self.cursor < top + height:
             target = self.cursor if self.cursor < top else self.cursor - height + 1
             self.scroll_to(y=target, animate=False, immediate=True, force=True)
+
+    def on_resize(self) -> None:
+        if self.keys:
+            self.draw()
 
     def move(self, by: int) -> None:
         """Another row."""

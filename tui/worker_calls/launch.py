@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import threading
 import time
@@ -19,23 +20,26 @@ from mltrack.projects.gpus import list_gpus
 from mltrack.projects.jobs import JobState, job_folder, list_jobs, read_job, stop_job
 from mltrack.projects.launch import Launcher, start, start_sweep, take_up_orphans
 from mltrack.projects.plan import BACKENDS, Plan, Request, make_plan
+from mltrack.projects.planned_job import command_line
 from mltrack.projects.remembered import last_choices, recent
 from mltrack.projects.slurm_jobs import look, with_sweeps
 from mltrack.projects.slurm_queue import is_fresh
 from mltrack.projects.spec import Project, read_project
-from mltrack.projects.sweep import expand, grid
+from mltrack.projects.sweep import expand, grid, swept_texts
+from mltrack.store.client.journal import run_folder
 from mltrack.store.client.location import StoreChoice, choose_store
 from mltrack.store.client.secrets import REDACTED
 from mltrack.store.errors import MltrackError
 from mltrack.store.store import Store
 from mltrack.tui.cli.jobs import job_json, phase_text
-from mltrack.tui.cli.launch import plan_lines
+from mltrack.tui.cli.launch import as_typed, plan_lines
 from mltrack.tui.cli.run_look import now_ms
 from mltrack.tui.draw.times import format_age
 
 _MOST_FOLDERS = 300
 _MOST_JOBS = 200
 _KEPT = 16
+_TAIL_BYTES, _TAIL_LINES = 8192, 20
 # scancel answers in milliseconds; a controller that is busy is not waited for.
 _STOP_SECONDS = 1.0
 
@@ -138,13 +142,14 @@ def launch_form(store: Store, address: str, again: bool = False) -> dict[str, An
         _fetched[address] = fetched
         project = read_project(fetched.folder)
         gpus, why = list_gpus()
+        last = last_choices(fetched.address.shown)
         return {
             "address": fetched.address.shown,
             "title": project.name or fetched.folder.name,
             "commit": fetched.commit or "",
             "dirty": fetched.dirty,
             "entries": _entries(project),
-            "last": last_choices(fetched.address.shown),
+            "last": {**last, "given": as_typed(last)},
             "backends": [name for name in BACKENDS if name != "slurm" or shutil.which("sbatch")],
             "gpus": [
                 f"gpu{gpu.index}  {gpu.name}  {gpu.memory_bytes >> 30} GB  {'free' if gpu.free else 'in use'}"
@@ -186,11 +191,12 @@ def launch_plan(store: Store, asked: dict[str, Any], again: bool = False) -> dic
             _plans.pop(next(iter(_plans)))
         _plans[key] = plans
         plan = plans[0][1]
+        swept = swept_texts([one for one, _ in plans])
         return {
             "lines": [list(line) for line in plan_lines(plan)],
             "verdict": _verdict(plan, len(plans)),
             "ok": not plan.problems,
-            "line": plan.line,
+            "line": command_line(plan, swept, int(asked.get("at_once") or 0)) if swept else plan.line,
             "dockerfile": plan.dockerfile,
             "trusted": plan.trusted,
             "source": plan.fetched.address.shown,
@@ -289,15 +295,43 @@ def launch_go(store: Store, asked: dict[str, Any], trusted: bool = False, ticket
 # -- jobs
 
 
-def jobs_page(store: Store) -> dict[str, Any]:
-    """The jobs of this store, those that go on first."""
+def jobs_page(store: Store, current: str | None = None) -> dict[str, Any]:
+    """The jobs of this store, those that go on first, and more of the one whose run is ``current``:
+    {"title": [name, project, entry point], "command", "tail": the last lines it printed}."""
     global _taken_up
     if not _taken_up and not store.database.readonly:
         _taken_up = True
         take_up_orphans(store.root)
     now = now_ms()
     jobs = _with_slurm(store, list_jobs(store.root, _MOST_JOBS))
-    return {"jobs": [{**job_json(job), "phase_text": phase_text(job), "age": _age(job, now)} for job in jobs]}
+    chosen = next((job for job in jobs if job.job.run_id == current), jobs[0] if jobs else None)
+    return {
+        "jobs": [{**job_json(job), "phase_text": phase_text(job), "age": _age(job, now)} for job in jobs],
+        "detail": _detail(store, chosen) if chosen is not None else None,
+    }
+
+
+def _detail(store: Store, found: JobState) -> dict[str, Any]:
+    asked = found.job.facts.get("project") or {}
+    names = (found.job.run_name, str(asked.get("name") or ""), str(asked.get("entry") or ""))
+    return {
+        "run_id": found.job.run_id,
+        "title": [name for name in names if name],
+        "command": shlex.join(found.job.shown),
+        "tail": _tail(run_folder(store.root, found.job.run_id) / "console.log"),
+    }
+
+
+def _tail(path: Path) -> list[str]:
+    """The last lines of a log; of a bar that draws over itself what it shows now."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            text = file.read(_TAIL_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return []  # nothing was printed yet, or the run was deleted
+    lines = (line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+    return [line for line in lines if line.strip()][-_TAIL_LINES:]
 
 
 def ask_slurm(store: Store) -> None:
@@ -374,7 +408,7 @@ def launch_like(store: Store, run_id: str) -> dict[str, Any]:
     return {
         "address": str(asked.get("address", "")),
         "entry": asked.get("entry"),
-        "params": dict(asked.get("given") or {}),
+        "params": as_typed(asked),
         "backend": asked.get("backend"),
         "gpu": asked.get("gpu"),
         "profile": asked.get("profile"),
