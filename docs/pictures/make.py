@@ -84,7 +84,7 @@ SESSIONS: list[tuple[tuple[int, int], str, str]] = [
         ?sweep-7 3 ?vision !projects Enter ?ready !launch Tab ?FROM !launch-environment Tab ?experiment !launch-machine
         Tab ?launch d ?[$].mltrack !launch-dry-run q ?▶.launch
         j j Enter C-u =1e-3 Enter ?lr.1e-3 ?ready r ?Step 4 ?building !jobs-building L ?epoch.3 !launch-log q 4 ?running
-        3 ?vision Enter ?ready j j Enter C-u =1e-3,3e-4,1e-4 Enter ?ready:.3 !launch-sweep r ?queued ?running g j ?epoch.2 !jobs
+        3 ?vision Enter ?ready j j Enter C-u =1e-3,3e-4,1e-4 Enter ?ready:.3 !launch-sweep r ?lr=0.001.+running g j ?epoch.2 !jobs
         """,
     ),
     (SMALL, "dark", "?sweep-7 F1 ?Keys !help Escape : =comp ?compare !palette"),
