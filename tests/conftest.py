@@ -132,6 +132,11 @@ def s3_place(store_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
     }
     assert urllib3.request("PUT", f"{address}/{bucket}", headers=signed).status == 200
     yield f"s3://{bucket}/pre fix"
+    end_companions()
+
+
+def end_companions() -> None:
+    """End those of this test."""
     # Companions go on for a minute after their last work; this test's have its home.
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -140,6 +145,30 @@ def s3_place(store_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
                 and process.environ().get("HOME") == os.environ["HOME"]
             ):
                 process.terminate()
+
+
+@pytest.fixture
+def gs_place(store_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An address in an empty bucket of a Google Cloud Storage API, which is in the environment as for Google's own tools."""
+    address = os.environ.get("MLT_GCS_URL")
+    if not address:
+        pytest.skip(
+            "needs a Google Cloud Storage API: run `export $(tests/services/start-gcs.sh)`, which installs an emulator with pip"
+        )
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
+    monkeypatch.setenv("NO_GCE_CHECK", "true")  # nor ask the network whether this is a machine of theirs
+    import urllib3
+
+    bucket = f"mltrack-{secrets.token_hex(6)}"
+    assert urllib3.request("POST", f"{address}/storage/v1/b", json={"name": bucket}).status == 200
+    yield f"gs://{bucket}/pre fix"
+    end_companions()
+
+
+@pytest.fixture(params=["s3", "gs"])
+def object_place(request: pytest.FixtureRequest) -> str:
+    """An address in an empty bucket, of each kind of object store."""
+    return str(request.getfixturevalue(f"{request.param}_place"))
 
 
 def tool_environment(name: str) -> Path:

@@ -11,6 +11,7 @@ from tests.projects.launching import console, launch, wait_for_end, wait_until, 
 from mltrack.projects.errors import LaunchError, ProjectError
 from mltrack.projects.inputs import download, place_for, remove
 from mltrack.store import open_store
+from mltrack.store.client import destination
 from mltrack.store.client.destination import Destination
 from mltrack.store.copies import set_destination
 from mltrack.store.object_store import open_objects
@@ -23,15 +24,15 @@ def _put(place: str, names: dict[str, bytes]) -> None:
         objects.put(Path("it").open("rb"), name)
 
 
-def test_a_file_and_a_folder_come_as_they_lie_there(s3_place: str) -> None:
-    _put(s3_place, {"data/a b.csv": b"1,2", "data/deep/c.csv": b"3", "data.csv": b"other"})
+def test_a_file_and_a_folder_come_as_they_lie_there(object_place: str) -> None:
+    _put(object_place, {"data/a b.csv": b"1,2", "data/deep/c.csv": b"3", "data.csv": b"other"})
     said: list[str] = []
-    file = place_for("table", f"{s3_place}/data/a b.csv")
-    download(f"{s3_place}/data/a b.csv", file, said.append, lambda: False)
+    file = place_for("table", f"{object_place}/data/a b.csv")
+    download(f"{object_place}/data/a b.csv", file, said.append, lambda: False)
     assert file.name == "a b.csv" and file.read_bytes() == b"1,2"
     assert not file.stat().st_mode & stat.S_IWUSR
-    folder = place_for("tables", f"{s3_place}/data")
-    download(f"{s3_place}/data", folder, said.append, lambda: False)
+    folder = place_for("tables", f"{object_place}/data")
+    download(f"{object_place}/data", folder, said.append, lambda: False)
     found = {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()
     }
@@ -57,17 +58,18 @@ def test_what_is_not_there_is_one_sentence(s3_place: str, monkeypatch: pytest.Mo
         download(f"{s3_place}/x", place_for("p", f"{s3_place}/x"), lambda sentence: None, lambda: False)
 
 
-def test_without_its_package_the_command_is_named() -> None:
+def test_without_its_package_the_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(destination._MODULES, "gs", ("not_installed",))
     with pytest.raises(ProjectError, match=r"pip install 'mltrack-tui\[gcs\]'"):
         place_for("p", "gs://bucket/x")
 
 
 def test_a_job_reads_from_there_and_its_files_go_there(
-    store_root: Path, tmp_path: Path, s3_place: str
+    store_root: Path, tmp_path: Path, object_place: str
 ) -> None:
-    _put(s3_place, {"in/numbers.txt": b"1 2 3"})
+    _put(object_place, {"in/numbers.txt": b"1 2 3"})
     with open_store(str(store_root)) as store:
-        set_destination(store.database, store.root, Destination(f"{s3_place}/out"))
+        set_destination(store.database, store.root, Destination(f"{object_place}/out"))
     project = write_project(
         tmp_path / "project",
         MLproject="""\
@@ -85,9 +87,9 @@ def test_a_job_reads_from_there_and_its_files_go_there(
                 mltrack.log_text(open(sys.argv[1]).read() + " read", "out.txt")
             """,
     )
-    run_id = launch(project, "local", params={"numbers": f"{s3_place}/in/numbers.txt"})
+    run_id = launch(project, "local", params={"numbers": f"{object_place}/in/numbers.txt"})
     assert wait_for_end(run_id).status == "FINISHED", console(run_id)
-    objects = open_objects(f"{s3_place}/out")
+    objects = open_objects(f"{object_place}/out")
 
     def sent() -> list[str]:
         return [found.name for found in objects.listing() if found.name.startswith(run_id)]

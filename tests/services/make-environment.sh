@@ -2,8 +2,9 @@
 # Makes a virtual environment with other people's tools that tests run beside ours: make-environment.sh NAME. Prints
 # KEY=VALUE to export. Made once and kept; another list of packages makes another folder.
 set -euo pipefail
-name=${1:?"name one of: moto mlflow mlflow2 flavors flavors2 tensorboard wandb trackio lightning frameworks torch fuzz schemathesis"}
+name=${1:?"name one of: moto gcs mlflow mlflow2 flavors flavors2 tensorboard wandb trackio lightning frameworks torch fuzz schemathesis"}
 case $name in
+    gcs) packages=("gcp-storage-emulator>=2026.7") ;;
     moto) packages=("moto[server,s3]>=5,<6") ;;
     mlflow) packages=("mlflow>=3.17,<3.18" "scikit-learn" "psycopg[binary]") ;;
     # The last 2.x that a client is likely to have. Its server does not start with today's SQLAlchemy; clients do.
