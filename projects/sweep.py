@@ -54,8 +54,9 @@ def swept_texts(combinations: Sequence[Mapping[str, str]]) -> dict[str, str]:
 
 
 def child_name(base: str, values: Mapping[str, str]) -> str:
-    """A name that tells children apart: the values that vary."""
-    return " ".join([base, *(f"{name}={_short(value)}" for name, value in values.items())])[:200]
+    """A name that tells children apart: the values that vary, without secrets."""
+    shown = {name: _short(redacted_value(name, value)) for name, value in values.items()}
+    return " ".join([base, *(f"{name}={value}" for name, value in shown.items())])[:200]
 
 
 def _short(value: str) -> str:

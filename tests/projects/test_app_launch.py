@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 import pytest
 from tests.projects.launching import console, state_of, wait_for_end, write_project
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from mltrack.projects.jobs import list_jobs
 from mltrack.store.client.location import choose_store
 from mltrack.store.opening import open_store
 from mltrack.tui.app import MltrackApp
+from mltrack.tui.screens.dialogs import Prompt, Question
 from mltrack.tui.screens.jobs import JobsScreen
 from mltrack.tui.screens.launch import LaunchScreen
 from mltrack.tui.screens.projects import ProjectsScreen
@@ -243,3 +246,44 @@ def test_what_is_typed_is_what_is_launched(project: Path, store_root: Path) -> N
     play(store_root, story, (120, 30))
     run = wait_for_end(jobs()[0])
     assert run.params == {"lr": "0.1", "words": "a,b", "api_key": "***"}
+
+
+def test_strange_code_is_asked_about_once_per_commit(project: Path, store_root: Path) -> None:
+    for command in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run(["git", *command], cwd=project, check=True)
+    store_root.mkdir()
+
+    async def open_address(pilot: Pilot[None]) -> None:
+        await pilot.press("3")
+        await until(pilot, lambda: isinstance(pilot.app.screen, ProjectsScreen))
+        await pilot.press("a")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Prompt))
+        pilot.app.screen.query_one("#prompt", Input).value = f"file://{project}/.git@main"
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, LaunchScreen) and pilot.app.screen.plan)
+
+    async def story(pilot: Pilot[None]) -> None:
+        await open_address(pilot)
+        await choose_local(pilot)
+        await pilot.press("r")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Question))
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=project, capture_output=True, text=True, check=True
+        )
+        asked = " ".join(text(pilot).split())
+        assert f"at {commit.stdout[:12]} is new here. It would run python train.py 0.1" in asked
+        assert "Run its code? [y/N]" in asked
+        await pilot.press("n")
+        await until(pilot, lambda: isinstance(pilot.app.screen, LaunchScreen))
+        assert jobs() == []
+        await pilot.press("r")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Question))
+        await pilot.press("y")
+        await shows(pilot, "trained with 0.1")
+        await open_address(pilot)
+        await pilot.press("r")  # trusted now, also by the command
+        await until(pilot, lambda: len(jobs()) == 2)
+        assert not isinstance(pilot.app.screen, Question)
+
+    play(store_root, story)
+    assert {wait_for_end(run_id).status for run_id in jobs()} == {"FINISHED"}

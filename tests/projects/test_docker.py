@@ -75,6 +75,12 @@ def test_a_declared_package_is_installed_once_and_metrics_land_in_the_run(tmp_pa
     assert run.facts["environment"]["image_id"].startswith("sha256:")
     assert run.facts["command"] == ["python", "train.py", "--lr", "0.25"]
 
+    dry = subprocess.run(
+        [*MLTRACK, "run", str(folder), "--dry-run"], capture_output=True, text=True, check=True
+    )
+    assert "FROM python:3.11-slim" in dry.stdout and "is there already" in dry.stdout
+    assert dry.stdout.splitlines()[-1] == f"mltrack run {folder} -e main --backend docker"
+
     again = wait_for_end(launch(folder, "docker"))
     assert "is there already" in console(again.run_id) and "FROM" not in console(again.run_id)
 

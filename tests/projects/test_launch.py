@@ -245,6 +245,26 @@ def test_a_sweep_is_a_parent_with_its_children(project: Path) -> None:
     }
     assert all(child.metrics["loss"].count == 1 for child in children)
     assert children[0].name == "main lr=0.0001 seed=0"
+    line = f"mltrack run {project} -e main -P lr=1e-4,1e-3 -P seed=0,1,2 --backend local --jobs 3"
+    assert next(job for job in list_jobs(choose_store().root) if job.job.backend == "sweep").job.line == line
+
+
+def test_a_sweep_over_secrets_keeps_none_of_them(project: Path, store_root: Path) -> None:
+    secret = ("hunter2hunter2", "s3cr3t-s3cr3t")
+    done = mltrack("run", str(project), "--backend", "local", "-P", f"password={','.join(secret)}", "--json")
+    assert len(json.loads(done.stdout)["children"]) == 2
+    dry = mltrack(
+        "run", str(project), "--backend", "local", "-P", f"password={','.join(secret)}", "--dry-run"
+    )
+    assert "-P 'password=***' --backend local" in dry.stdout
+    texts = [done.stdout, done.stderr, dry.stdout, mltrack("jobs").stdout, mltrack("ls", "--csv").stdout]
+    texts += [
+        path.read_bytes().decode("latin-1")
+        for folder in (store_root, Path.home())
+        for path in folder.rglob("*")
+        if path.is_file()
+    ]
+    assert not [text[:200] for text in texts for one in secret if one in text]
 
 
 def test_waiting_children_are_visible_and_can_be_cancelled(project: Path) -> None:

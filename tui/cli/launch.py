@@ -369,8 +369,8 @@ def _show(session: Session, plans: Sequence[Plan], as_json: bool, line: str) -> 
         write_text(f"{'sweep':<12} {len(plans)} runs; the first is shown", terminal)
     if plan.dockerfile:
         write_lines([""])
-        for line in plan.dockerfile.splitlines():
-            write_text(line, terminal, "dim")
+        for step in plan.dockerfile.splitlines():
+            write_text(step, terminal, "dim")
     write_lines([""])
     write_text(_with_store(session, line), terminal)
 

@@ -189,6 +189,9 @@ class LaunchScreen(BaseScreen):
         twin.styles.height = len(parts)
         twin.show([((f" {' ' if number else '$'} {part}", "dim"),) for number, part in enumerate(parts)])
 
+    def _command(self) -> str:
+        return next((text for head, text in self.plan["lines"] if head == "command"), "") if self.plan else ""
+
     def _parameters(self) -> list[dict[str, Any]]:
         return parameters_of(self.form, self.asked["entry"]) if self.form else []
 
@@ -334,7 +337,10 @@ class LaunchScreen(BaseScreen):
                     self._go(True)
 
             await self.app.push_screen(
-                Question(f"Run code of {plan['source']} at {plan['commit']}, new here?"), answered
+                Question(
+                    f"{plan['source']} at {plan['commit']} is new here. It would run {self._command()} (d shows all). Run its code?"
+                ),
+                answered,
             )
 
     def _go(self, trusted: bool) -> None:
