@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from collections.abc import Mapping
@@ -22,7 +23,14 @@ from mltrack.projects.mlflow_bridge import logs_with_mlflow
 from mltrack.store.client import host
 from mltrack.store.client.journal import now_ms, random_hex
 from mltrack.store.client.names import run_name
-from mltrack.store.client.secrets import REDACTED, looks_secret, redact_text, redact_url
+from mltrack.store.client.secrets import (
+    GIVEN,
+    GIVEN_LENGTH,
+    REDACTED,
+    looks_secret,
+    redact_text,
+    redact_url,
+)
 
 if TYPE_CHECKING:
     from mltrack.projects.plan import Plan
@@ -97,6 +105,9 @@ def job_of(plan: Plan, *, parent: str | None = None, name: str | None = None) ->
     inside = plan.backend == "docker"
     where = STORE_IN_CONTAINER if inside else plan.store.url
     variables = identity_variables(run_id, plan.experiment, where)
+    hidden = [value for key, value in plan.values.all.items() if looks_secret(key, value)]
+    if any(len(value) >= GIVEN_LENGTH for value in hidden):
+        variables[GIVEN] = json.dumps(hidden)
     environment = {**variables, **plan.command.environment}
     if inside:
         environment.update(_passed_on(plan))

@@ -29,7 +29,7 @@ from mltrack.projects.mlflow_bridge import MlflowBridge
 from mltrack.store.client import log
 from mltrack.store.client.console_log import ConsoleLog
 from mltrack.store.client.run import ActiveRun
-from mltrack.store.client.secrets import redact_text
+from mltrack.store.client.secrets import GIVEN, keep_out, redact_text
 from mltrack.store.client.shipping import send_artifacts
 from mltrack.store.errors import MltrackError
 
@@ -58,6 +58,7 @@ class Supervisor:
     def __init__(self, job: Job, folder: Path) -> None:
         self.job = job
         self.folder = folder
+        keep_out(job.environment.get(GIVEN, ""))
         self.backend = make_backend(job)
         self._state: dict[str, Any] = {}
         self._log: ConsoleLog | None = None

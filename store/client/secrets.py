@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 REDACTED = "***"
+GIVEN = "MLTRACK_SECRETS"
+"""The variable that tells a launched job which of its arguments are secrets (a JSON list): in its own argv they have no names."""
+GIVEN_LENGTH = 6
+"""Shorter ones would be found everywhere."""
 
 # Any value of a setting with such a name is a secret.
 _SECRET_WORDS = frozenset(
@@ -265,8 +269,38 @@ def redact_url(url: str) -> str:
     return _redact_tokens(f"{scheme}://{authority}{head}{mark}{query}")
 
 
+@lru_cache(1)
+def _given() -> tuple[str, ...]:
+    """Secrets that this process was launched with, the longest first."""
+    import json
+    import os
+
+    try:
+        values = json.loads(os.environ.get(GIVEN, "[]"))
+    except ValueError:
+        return ()  # somebody else's variable of that name; a training goes on without
+    found = {value for value in values if isinstance(value, str)} if isinstance(values, list) else set()
+    return tuple(sorted((value for value in found if len(value) >= GIVEN_LENGTH), key=len, reverse=True))
+
+
+def _without_given(text: str) -> str:
+    for value in _given():
+        text = text.replace(value, REDACTED)
+    return text
+
+
+def keep_out(given: str) -> None:
+    """Take the value of ``GIVEN`` for a job that this process looks after: what the job was given is kept out here, too."""
+    import os
+
+    if given:
+        os.environ[GIVEN] = given
+        _given.cache_clear()
+
+
 def redact_text(text: str) -> str:
-    """Any text (log line, error, command) with URLs' userinfo, secret-named values and known tokens as ``***``."""
+    """Any text (log line, error, command) with URLs' userinfo, secret-named values, known tokens and given secrets as ``***``."""
+    text = _without_given(text)
     if "://" in text and "@" in text:
         text = _url_pattern().sub(rf"\1{REDACTED}@", text)
     if "=" in text or ":" in text or "--" in text:
@@ -316,6 +350,7 @@ def _hide_value(program: str, option: str, value: str) -> str:
 
 
 def _redact_argument(text: str) -> str:
+    text = _without_given(text)
     if "://" in text and not any(space in text for space in " \t\n'\""):
         return redact_url(text)
     return redact_text(text)

@@ -32,6 +32,7 @@ from mltrack.projects.sweep import expand, grid
 from mltrack.store.client.location import choose_store
 from mltrack.store.opening import open_store
 from mltrack.store.records import Run
+from mltrack.tui.worker_calls.starts import starts_of
 
 MLTRACK = [sys.executable, "-P", "-c", "from mltrack.tui.cli.main import main; main()"]
 
@@ -249,10 +250,38 @@ def test_a_sweep_is_a_parent_with_its_children(project: Path) -> None:
     assert next(job for job in list_jobs(choose_store().root) if job.job.backend == "sweep").job.line == line
 
 
-def test_a_sweep_over_secrets_keeps_none_of_them(project: Path, store_root: Path) -> None:
+def test_a_sweep_over_secrets_keeps_none_of_them(tmp_path: Path, store_root: Path) -> None:
+    """Nor does the job itself: in its own argv, which it records, they have no names."""
+    project = write_project(
+        tmp_path / "p",
+        MLproject="""\
+            entry_points:
+              main:
+                parameters: {password: string}
+                command: "python train.py {password} --also=x{password}y"
+            """,
+        train_DOT_py="""\
+            import sys, mltrack
+            with mltrack.start_run():
+                mltrack.log_metric("loss", 1.0)
+                print("got", sys.argv[1:])
+                mltrack.start_run(run_name="inner", nested=True).__exit__(None, None, None)
+            raise ValueError(sys.argv[1])
+            """,
+    )
     secret = ("hunter2hunter2", "s3cr3t-s3cr3t")
     done = mltrack("run", str(project), "--backend", "local", "-P", f"password={','.join(secret)}", "--json")
-    assert len(json.loads(done.stdout)["children"]) == 2
+    children = json.loads(done.stdout)["children"]
+    assert len(children) == 2 and all("got ['***', '--also=x***y']" in console(child) for child in children)
+    with open_store() as store:
+        store.refresh(None)
+        runs = store.runs(children)
+        assert {(run.status, run.reason, tuple(run.facts["command"])) for run in runs} == {
+            ("FAILED", "ValueError: ***", ("python", "train.py", "***", "--also=x***y"))
+        }
+        # Three processes' words, one start.
+        details = [store.details(child) for child in children]
+        assert [len(starts_of(run, one.attempts)) for run, one in zip(runs, details, strict=True)] == [1, 1]
     dry = mltrack(
         "run", str(project), "--backend", "local", "-P", f"password={','.join(secret)}", "--dry-run"
     )

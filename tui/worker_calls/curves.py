@@ -17,6 +17,7 @@ from mltrack.store.records import Points, Run
 from mltrack.store.store import Store
 from mltrack.tui.goal import guess_goal, guess_loss, is_background
 from mltrack.tui.worker_calls.series_memory import memory
+from mltrack.tui.worker_calls.starts import starts_of
 
 Floats = npt.NDArray[np.float64]
 
@@ -271,7 +272,7 @@ def _resumes(points: Points, axis: _Axis) -> list[dict[str, Any]]:
 def _later_starts(store: Store, run: Run, axis: _Axis) -> list[dict[str, Any]]:
     """Starts after the first one, where the curve is at that time."""
     found: list[dict[str, Any]] = []
-    for attempt in store.details(run.run_id).attempts[1:]:
+    for attempt in starts_of(run, store.details(run.run_id).attempts)[1:]:
         if attempt.start_ms is None:
             continue
         if axis.name == "time":

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mltrack.store.direction import guess_direction
-from mltrack.store.records import ENDED, Run, RunDetails, Summary
+from mltrack.store.records import ENDED, Attempt, Run, RunDetails, Summary
 from mltrack.store.store import Store
 from mltrack.tui.clean import cell_width, clean, pad
 from mltrack.tui.cli.columns import derived_mark, logged_names
@@ -16,6 +16,7 @@ from mltrack.tui.draw.times import format_age, format_duration, format_moment
 from mltrack.tui.goal import direction_arrow, guess_goal, guess_loss, is_background
 from mltrack.tui.worker_calls.code import gpu_text
 from mltrack.tui.worker_calls.logs import log_page
+from mltrack.tui.worker_calls.starts import starts_of
 
 Line = list[list[str]]
 
@@ -36,7 +37,7 @@ def overview(store: Store, run_id: str, width: int) -> dict[str, Any]:
         *_state(run, details, now),
         *_ending(store, run),
         *_who(run, details, parent, children, now),
-        *_attempts(details, now),
+        *_attempts(starts_of(run, details.attempts), now),
         *_metrics(run, width),
         *_params(run, width),
         *_data(run),
@@ -162,21 +163,17 @@ def _who(run: Run, details: RunDetails, parent: Run | None, children: int, now: 
     return lines
 
 
-def _attempts(details: RunDetails, now: int) -> list[Line]:
+def _attempts(starts: Sequence[Attempt], now: int) -> list[Line]:
     """The starts of the run, when there were several."""
-    if len(details.attempts) < 2:
+    if len(starts) < 2:
         return []
-    lines: list[Line] = [[], [["STARTS", "header"], [f"  {len(details.attempts)}", "dim"]]]
-    for number, attempt in enumerate(details.attempts, 1):
+    lines: list[Line] = [[], [["STARTS", "header"], [f"  {len(starts)}", "dim"]]]
+    for number, attempt in enumerate(starts, 1):
         if attempt.status:
             code = f", exit code {attempt.exit_code}" if attempt.exit_code is not None else ""
             how = f"{attempt.status.lower()}{code}" + (f": {attempt.reason}" if attempt.reason else "")
         else:
-            how = (
-                "no end was recorded"
-                if number < len(details.attempts)
-                else "goes on, or ended without a word"
-            )
+            how = "no end was recorded" if number < len(starts) else "goes on, or ended without a word"
         until = ""
         if attempt.start_ms is not None and attempt.end_ms is not None:
             until = f", ran {format_duration((attempt.end_ms - attempt.start_ms) / 1000)}"
