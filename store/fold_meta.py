@@ -30,7 +30,8 @@ _SPECIAL = ("NaN", "Infinity", "-Infinity")
 
 @dataclass
 class RunState:
-    """The journals' own values of a run, each with its stamp, and what of it changed. Lives in ``run.state``."""
+    """The journals' own values of a run, each with its stamp, and what of it changed. Lives in ``run.state``
+    and ``run.pending``."""
 
     run: int
     values: dict[str, Any]
@@ -90,18 +91,39 @@ def experiment_name(lines: list[bytes]) -> str:
 
 
 def load_state(database: Database, run: int) -> RunState:
-    """The stored state of a run."""
-    state, facts = database.execute("SELECT state, facts FROM run WHERE id = ?", (run,))[0]
-    return RunState(run, orjson.loads(state), orjson.loads(facts))
+    """The stored state of a run; what stands in for unread points is its value "pending"."""
+    state, pending, facts = database.execute("SELECT state, pending, facts FROM run WHERE id = ?", (run,))[0]
+    return RunState(run, whole_state(state, pending), orjson.loads(facts))
+
+
+def whole_state(state: str, pending: str | None) -> dict[str, Any]:
+    """The values of a run from their two columns. Whoever only looks at a run need not read the second, which a run of 1,500
+    metrics has 160 kB of: its summary has them in already. Stores of the first versions have both in the first."""
+    values: dict[str, Any] = orjson.loads(state)
+    if pending:
+        values["pending"] = orjson.loads(pending)
+    return values
+
+
+def save_state(
+    database: Database, run: int, values: dict[str, Any], facts: dict[str, Any] | None = None
+) -> None:
+    """Write the values of a run, and its facts. Inside a transaction that settles the run."""
+    kept = {name: value for name, value in values.items() if name != "pending"}
+    pending = orjson.dumps(values["pending"]).decode() if values.get("pending") else None
+    written: list[Any] = [orjson.dumps(kept).decode(), pending]
+    if facts is not None:
+        written.append(orjson.dumps(facts).decode())
+    database.execute(
+        f"UPDATE run SET state = ?, pending = ?{'' if facts is None else ', facts = ?'} WHERE id = ?",
+        [*written, run],
+    )
 
 
 def store_state(database: Database, state: RunState) -> None:
     """Write what changed of a run's state. Inside a transaction."""
     if state.changed:
-        database.execute(
-            "UPDATE run SET state = ?, facts = ? WHERE id = ?",
-            (orjson.dumps(state.values).decode(), orjson.dumps(state.facts).decode(), state.run),
-        )
+        save_state(database, state.run, state.values, state.facts)
 
 
 def fold_meta(

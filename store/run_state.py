@@ -7,11 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from mltrack.store.database import Database, Row
 from mltrack.store.experiments import ExperimentNames
-from mltrack.store.fold_meta import REOPENED
+from mltrack.store.fold_meta import REOPENED, save_state, whole_state
 from mltrack.store.liveness import Here
 from mltrack.store.pending import lay_over
 
@@ -20,7 +18,7 @@ def rows_to_settle(database: Database, runs: Iterable[int]) -> dict[int, Row]:
     """What ``settle_run`` reads of each run, where many are settled in one transaction; each is good for once."""
     rows = database.select_in(
         "SELECT id, status, reason, lifecycle, heard_ms, end_ms, start_ms, name, experiment_id, run_id, note, parent_id, step,"
-        " total, exit_code, owner, host, pid, pinned, state, source, EXISTS (SELECT 1 FROM edit WHERE run = run.id)"
+        " total, exit_code, owner, host, pid, pinned, state, source, EXISTS (SELECT 1 FROM edit WHERE run = run.id), pending"
         " FROM run WHERE id IN",
         runs,
     )
@@ -45,7 +43,7 @@ def settle_run(
     spare questions where many runs are settled.
     """
     row = rows_to_settle(database, [run])[run] if row is None else row
-    state: dict[str, Any] = orjson.loads(row[19])
+    state = whole_state(row[19], row[22])
     if state.get("pending"):
         _drop_folded_summaries(database, run, state)
         lay_over(database, run, state["pending"])
@@ -148,7 +146,7 @@ def _beat(
         return kept
     if state.get("beat") != jid:
         state["beat"] = jid
-        database.execute("UPDATE run SET state = ? WHERE id = ?", (orjson.dumps(state).decode(), run))
+        save_state(database, run, state)
     return beat if kept is None else max(kept, beat)
 
 
@@ -165,7 +163,7 @@ def _drop_folded_summaries(database: Database, run: int, state: dict[str, Any]) 
     waiting = {jid: kept for jid, kept in state["pending"].items() if folded.get(jid, 0) < int(kept["upto"])}
     if len(waiting) != len(state["pending"]):
         state["pending"] = waiting
-        database.execute("UPDATE run SET state = ? WHERE id = ?", (orjson.dumps(state).decode(), run))
+        save_state(database, run, state)
 
 
 def _stamped(state: dict[str, Any]) -> list[tuple[str, tuple[str, Any]]]:

@@ -268,7 +268,8 @@ def summaries_by_key(
 
 
 def lay_over(metrics: dict[str, Summary], pending: dict[str, list[Any]]) -> None:
-    """Summary records of the journal whose points are not all folded yet: shown where they know more."""
+    """What stands in for points that are not folded yet, shown where it knows more; only in stores of the first versions is it
+    not in the summary already."""
     for key, fields in pending.items():
         known = metrics.get(key)
         if known is not None and known.count >= int(fields[8]):

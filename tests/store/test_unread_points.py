@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import tempfile
@@ -96,7 +97,9 @@ def test_what_is_said_of_points_is_what_they_say_when_they_arrive(
                 arrive(root, number, places[number])
                 store.refresh(None, everything=True)
                 assert shown(store) == before
-            assert not store.database.execute("SELECT 1 FROM run WHERE state LIKE '%upto%'")
+            assert not store.database.execute(
+                "SELECT 1 FROM run WHERE state LIKE '%upto%' OR pending IS NOT NULL"
+            )
             for path in root.glob("mltrack.db*"):
                 path.unlink()
         with open_store(folder) as store:
@@ -133,6 +136,30 @@ def test_a_resumed_run_whose_newest_points_wait(tmp_path: Path, attempts: int) -
         points = store.points(run_id, "loss", superseded=True)
         assert points.superseded.sum() == 20 * (attempts - 1) or len(points.steps) == 20
         assert store.search("loss = 19").run_ids == (run_id,)
+
+
+def test_a_store_that_keeps_what_is_said_with_the_state(tmp_path: Path) -> None:
+    """As the first versions wrote it: what waits is shown, and goes when the points arrive."""
+    run_id, place = write(tmp_path, 1, [("loss", step, float(step)) for step in range(20)])
+    with open_store(str(tmp_path)) as store:
+        store.refresh(None, everything=True)
+        run, state, pending = store.database.execute("SELECT id, state, pending FROM run")[0]
+        assert "upto" in pending and "upto" not in state
+        together = json.dumps({**json.loads(state), "pending": json.loads(pending)})
+        with store.database.transaction():
+            store.database.execute(
+                "UPDATE run SET state = ?, pending = NULL, summary = NULL WHERE id = ?", (together, run)
+            )
+        assert store.run(run_id).metrics["loss"].count == 20
+        assert store.metric_table([run_id]).present.all()
+        arrive(tmp_path, 1, place)
+        store.refresh(None, everything=True)
+        assert store.run(run_id).metrics["loss"].count == 20 and store.search("loss = 19").run_ids == (
+            run_id,
+        )
+        assert not store.database.execute(
+            "SELECT 1 FROM run WHERE state LIKE '%upto%' OR pending IS NOT NULL"
+        )
 
 
 def test_a_run_of_only_what_is_said(tmp_path: Path) -> None:
