@@ -17,9 +17,12 @@ from textual.strip import Strip
 from mltrack.tui.clean import cell_width, clip
 from mltrack.tui.draw.time_ticks import date_ticks, duration_ticks
 from mltrack.tui.small_frames import SmallUpdate
+from mltrack.tui.widgets.chart_lines import overlay, under_cursor
+from mltrack.tui.widgets.chart_page import CellStrip
 from mltrack.tui.widgets.chart_series import key_matcher
 from mltrack.tui.widgets.chart_window import ChartWindow
 from mltrack.tui.widgets.lines import changed_cells
+from mltrack.tui.widgets.look import strip_of
 
 
 def test_a_live_axis_moves_in_leaps() -> None:
@@ -142,6 +145,38 @@ def test_durations_read_like_durations() -> None:
     assert [label for _, label in duration_ticks(0, 7200, 5)] == ["0", "30m", "1h", "1h30m", "2h"]
     assert [label for _, label in duration_ticks(0, 0.4, 5)][:2] == ["0s", ".1s"]
     assert [label for _, label in duration_ticks(0, 5 * 86400, 6)] == ["0", "1d", "2d", "3d", "4d", "5d"]
+
+
+@given(STYLED, st.data())
+def test_the_cursor_laid_over_cells_is_what_it_is_laid_over_the_line(
+    line: list[tuple[str, str]], data: st.DataObject
+) -> None:
+    """A page paints the cursor into strips that are made already; what a file or a copy gets is made from the lines."""
+    width = 24
+    spans = tuple((text, style) for text, style in line if text)
+    columns = sorted(data.draw(st.sets(st.integers(0, width - 1), max_size=3)))
+    edges = list(itertools.accumulate(len(text) for text, _ in spans))
+    base = CellStrip(strip_of(spans, width))
+    laid = base.laid(
+        [(column, next(iter(strip_of([under_cursor(spans, edges, column)], 1)))) for column in columns]
+    )
+    whole = spans
+    for column in columns:
+        whole = overlay(whole, column)
+    assert cells_of(laid) == cells_of(strip_of(whole, width))
+    begin = data.draw(st.integers(0, width))
+    end = data.draw(st.integers(0, width + 2))
+    assert cells_of(laid.crop(begin, end)) == cells_of(laid)[begin:end]
+    assert cells_of(base) == cells_of(strip_of(spans, width))
+
+
+def cells_of(strip: Strip) -> list[tuple[str, str]]:
+    """Characters with their styles; a blank may have the colour of its neighbour."""
+    return [
+        (character, "" if character == " " else str(segment.style))
+        for segment in strip
+        for character in segment.text
+    ]
 
 
 @given(st.data())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +13,7 @@ from mltrack.tui.widgets.chart_series import Series
 from mltrack.tui.widgets.look import Line, Span, shown
 
 _LEAST_KEY = 12
+_BAR: Span = ("│", "cursor-line")
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,15 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Bar:
+    """The cursor through one chart: its column, its first row and how many, as cells of the page."""
+
+    column: int
+    top: int
+    height: int
+
+
+@dataclass(frozen=True)
 class Picture:
     """A drawn chart. ``body`` are the rows below its title; the cursor may go through the first ``inside_height``."""
 
@@ -36,13 +47,14 @@ class Picture:
     inside: int
     inside_height: int
 
-    def lines(self, column: int | None) -> list[Line]:
-        """All lines, with the cursor in this column of the inside."""
-        if column is None:
-            return [self.title, *self.body]
-        at = self.gutter + column
-        rows = [overlay(line, at) if row < self.inside_height else line for row, line in enumerate(self.body)]
-        return [self.title, *rows]
+    @property
+    def lines(self) -> list[Line]:
+        """All lines, the title first."""
+        return [self.title, *self.body]
+
+    def bar(self, place: Place, column: int) -> Bar:
+        """The cursor in this column of the inside, where the picture is at ``place``."""
+        return Bar(place.left + self.gutter + column, place.top + 1, self.inside_height)
 
 
 def title_line(series: Series, chosen: bool, notes: Sequence[str], width: int, numbers: bool = True) -> Line:
@@ -127,11 +139,21 @@ def overlay(spans: Line, column: int) -> Line:
     for place, (text, style) in enumerate(spans):
         if column < at + len(text):
             inside = column - at
-            character = text[inside]
-            empty = character == " " or style == "grid"
-            lit = ("│", "cursor-line") if empty else (character, f"{style} here")
-            pieces = ((text[:inside], style), lit, (text[inside + 1 :], style))
+            pieces = ((text[:inside], style), _lit(text[inside], style), (text[inside + 1 :], style))
             return (*spans[:place], *(piece for piece in pieces if piece[0]), *spans[place + 1 :])
         at += len(text)
     gap = ((" " * (column - at), ""),) if column > at else ()
-    return (*spans, *gap, ("│", "cursor-line"))
+    return (*spans, *gap, _BAR)
+
+
+def under_cursor(spans: Line, edges: Sequence[int], column: int) -> Span:
+    """The one cell that `overlay` changes; ``edges`` are where the spans end."""
+    at = bisect_right(edges, column)
+    if at == len(spans):
+        return _BAR
+    text, style = spans[at]
+    return _lit(text[column - edges[at]], style)
+
+
+def _lit(character: str, style: str) -> Span:
+    return _BAR if character == " " or style == "grid" else (character, f"{style} here")

@@ -11,12 +11,13 @@ from textual.message import Message
 
 from mltrack.tui.draw.scales import ScaleName
 from mltrack.tui.widgets.bindings import bindings_of
-from mltrack.tui.widgets.chart_lines import Picture, Place, beside
+from mltrack.tui.widgets.chart_lines import Bar, Picture, Place
+from mltrack.tui.widgets.chart_page import ChartPage
 from mltrack.tui.widgets.chart_painter import Looks, Painter, arrange
 from mltrack.tui.widgets.chart_pane import Event, Pane
 from mltrack.tui.widgets.chart_series import Series, key_matcher
 from mltrack.tui.widgets.chart_window import ChartWindow
-from mltrack.tui.widgets.lines import Lines, changed_bytes
+from mltrack.tui.widgets.lines import changed_bytes
 from mltrack.tui.widgets.look import Line
 
 _SCALES: tuple[ScaleName, ...] = ("linear", "log", "symlog")
@@ -27,7 +28,7 @@ _LIVE_BYTES = 2500
 _EXTRA_SERIES = 4
 
 
-class Charts(Lines, can_focus=True):
+class Charts(ChartPage, can_focus=True):
     """As many charts as fit, or one on the whole screen, and below them what the cursor points at."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("chart")
@@ -451,7 +452,7 @@ class Charts(Lines, can_focus=True):
         for series, _ in sorted(places, key=lambda entry: entry[0] is not self.series[self.chosen]):
             picture, old = pictures[series.key], self._painted.get(series.key)
             if budget is not None and old is not None and len(old.body) == len(picture.body):
-                cost = changed_bytes(old.lines(None), picture.lines(None))
+                cost = changed_bytes(old.lines, picture.lines)
                 if cost > budget and budget < _LIVE_BYTES:
                     painted[series.key] = old
                     late = True
@@ -472,6 +473,7 @@ class Charts(Lines, can_focus=True):
         self, places: Sequence[tuple[Series, Place]], painted: Mapping[str, Picture], height: int
     ) -> None:
         rows: list[list[tuple[int, Line]]] = [[] for _ in range(height)]
+        bars: list[Bar] = []
         for series, place in places:
             picture = painted[series.key]
             column = (
@@ -479,9 +481,10 @@ class Charts(Lines, can_focus=True):
                 if self.window.cursor is None or not picture.inside
                 else self.window.column(self.window.cursor, picture.inside)
             )
-            for offset, line in enumerate(picture.lines(column)[: place.height]):
-                rows[place.top + offset].append((place.left, line))
-        drawn = [beside(row) for row in rows]
+            if column is not None:
+                bars.append(picture.bar(place, column))
+            for row, line in enumerate(picture.lines[: place.height], place.top):
+                rows[row].append((place.left, line))
         pane = self.pane.lines(
             self._pane_height(),
             self.size.width,
@@ -492,5 +495,5 @@ class Charts(Lines, can_focus=True):
             self.window,
             self.x,
         )
-        drawn[height - len(pane) :] = pane
-        self.show(drawn)
+        rows[height - len(pane) :] = [[(0, line)] for line in pane]
+        self.show_page(rows, bars)

@@ -14,9 +14,9 @@ from mltrack.tui.draw.braille import Frame, View, choose_frame
 from mltrack.tui.draw.numbers import format_number, format_step
 from mltrack.tui.draw.scales import ScaleName
 from mltrack.tui.widgets.bindings import bindings_of
-from mltrack.tui.widgets.chart_lines import Picture, Place, beside
+from mltrack.tui.widgets.chart_lines import Bar, Picture, Place
+from mltrack.tui.widgets.chart_page import ChartPage
 from mltrack.tui.widgets.chart_painter import arrange
-from mltrack.tui.widgets.lines import Lines
 from mltrack.tui.widgets.look import Line
 from mltrack.tui.widgets.overlay_chart import Overlaid, draw_overlaid, title_line
 
@@ -26,11 +26,12 @@ _LEAST_SPAN = 4.0
 _LEAST_HEIGHT, _LEAST_WIDTH = 5, 20
 # A key is answered by the chart it was pressed on; the others of a page are drawn within this, or right after.
 _DRAW_SECONDS = 0.006
-_SOON_SECONDS = 0.03
+# After what a key has painted; and between two pieces of a page, when keys and questions are let through.
+_SOON_SECONDS, _NEXT_SECONDS = 0.03, 0.002
 _CHARTS_A_QUESTION = 5
 
 
-class OverlayChart(Lines, can_focus=True):
+class OverlayChart(ChartPage, can_focus=True):
     """The curves of a metric of all compared runs, or of a page of metrics; `metrics` are those one can go through."""
 
     BINDINGS: ClassVar[list[BindingType]] = bindings_of("overlay")
@@ -103,7 +104,7 @@ class OverlayChart(Lines, can_focus=True):
             if not self.page:
                 self.window = None
         if soon:
-            self._draw_soon()
+            self._draw_soon(_SOON_SECONDS)
         else:
             self.redraw()
         self.want()
@@ -338,17 +339,18 @@ class OverlayChart(Lines, can_focus=True):
             self.show([self._title(self._chart(self.key), width)])
             return
         rows: list[list[tuple[int, Line]]] = [[] for _ in range(height)]
+        bars: list[Bar] = []
         low, high = self._range()
         pictures = self._pictures(places, low, high)
         for key, place in sorted(places, key=lambda entry: (entry[1].top, entry[1].left)):
             picture = pictures[key]
-            column = None
             if self.cursor is not None and low <= self.cursor <= high and picture.inside:
                 column = round((self.cursor - low) / (high - low) * (picture.inside - 1))
-            for offset, line in enumerate(picture.lines(column)[1 : place.height]):
-                rows[place.top + 1 + offset].append((place.left, line))
+                bars.append(picture.bar(place, column))
             rows[place.top].append((place.left, self._title(self._chart(key), place.width)))
-        self.show([beside(row) for row in rows])
+            for row, line in enumerate(picture.body[: place.height - 1], place.top + 1):
+                rows[row].append((place.left, line))
+        self.show_page(rows, bars)
 
     def _pictures(self, places: Sequence[tuple[str, Place]], low: float, high: float) -> dict[str, Picture]:
         """The picture of each metric; on a page some may be those of before, for a moment."""
@@ -394,11 +396,10 @@ class OverlayChart(Lines, can_focus=True):
             self._draw_soon()
         return {key: picture for key, (_, picture) in drawn.items()}
 
-    def _draw_soon(self) -> None:
-        """With what else comes within a frame or two."""
+    def _draw_soon(self, seconds: float = _NEXT_SECONDS) -> None:
         if not self._waiting:
             self._waiting = True
-            self.set_timer(_SOON_SECONDS, self._draw_rest)
+            self.set_timer(seconds, self._draw_rest)
 
     def _draw_rest(self) -> None:
         self._waiting = False
