@@ -18,8 +18,9 @@ from mltrack.store.blocks import CHUNK_MIN, write_merged
 from mltrack.store.curve import Floats
 from mltrack.store.series import Ints, PointColumns, encode_block, no_points
 from mltrack.store.zoom import GROUP, Chunk, decode_zoom, encode_zoom
+from mltrack.tui.worker_calls import curves
 from mltrack.tui.worker_calls.compare import compare_curves
-from mltrack.tui.worker_calls.series_memory import OutlineMemory
+from mltrack.tui.worker_calls.series_memory import OutlineMemory, SeriesMemory
 
 ODD = st.sampled_from([np.nan, np.inf, -np.inf, 1e300, -1e300, 0.0])
 
@@ -155,6 +156,39 @@ def test_a_run_is_drawn_from_its_outline_and_an_old_store_point_by_point(root: P
     assert (whole[1].min(), whole[1].max()) == (old[1].min(), old[1].max())
     # So near, every point is one of its own.
     assert np.array_equal(near[0], old_near[0]) and np.array_equal(near[1], old_near[1])
+
+
+def test_the_charts_of_a_run_begin_with_outlines_and_go_on_with_points(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = log(root, range(20_000))
+    monkeypatch.setattr(curves, "memory", SeriesMemory())
+    monkeypatch.setattr(curves, "outlines", OutlineMemory())
+
+    def chart(low: float | None = None, high: float | None = None, **options: Any) -> Any:
+        found = curves.curves(store, run_id, ["loss"], 40, low, high, **options)
+        (line,) = found["lines"]["loss"]["lines"]
+        return unpacked(line["x"]), unpacked(line["y"]), found["lines"]["loss"]["ends"], found["clock"]
+
+    with open_store(str(root)) as store:
+        store.refresh()
+        first, near = chart(), chart(9000.0, 9600.0)
+        assert not curves.memory.has(store, run_id, "loss")
+        curves.events(store, run_id, "loss")
+        assert curves.memory.has(store, run_id, "loss")
+        whole, exact = chart(), chart(9000.0, 9600.0)
+        # What only all points can say is never drawn from an outline.
+        for options in ({"weight": 0.6}, {"x": "relative"}, {"every_rank": True}):
+            monkeypatch.setattr(curves, "memory", SeriesMemory())
+            chart(**options)
+            assert curves.memory.has(store, run_id, "loss")
+        times = store.points(run_id, "loss").times_ms
+    assert 4321.0 in first[0] and first[2] == whole[2] == [0.0, 19_999.0]
+    assert (first[1].min(), first[1].max()) == (whole[1].min(), whole[1].max())
+    assert np.array_equal(near[0], exact[0]) and np.array_equal(near[1], exact[1])
+    steps, at = first[3]
+    assert [steps[0], steps[-1]] == [0, 19_999] and len(steps) > 300
+    assert all(ms >= times[step] for step, ms in zip(steps, at, strict=True)) and at[-1] == times.max()
 
 
 def test_what_came_after_the_last_merge_is_in_the_outline(root: Path) -> None:

@@ -137,14 +137,9 @@ def _curve(
 ) -> tuple[Floats, Floats, tuple[float, float]]:
     """The curve of one run and where its series begins and ends. Raises NotFound."""
     # A smooth curve needs all points that lie before it.
-    outline = outlines.outline(store, run_id, key) if weight <= 0 else None
-    if outline is not None:
-        curve = outline.curve(columns, low, high)
-        if curve is None and low is not None and high is not None:
-            near = outline.filled(*store.outlined_points(run_id, key, low, high))
-            curve = bucket(*near, columns, low, high)
-        if curve is not None:
-            return *curve, (float(outline.steps[0]), float(outline.steps[-1]))
+    outlined = outlines.curve(store, run_id, key, columns, low, high) if weight <= 0 else None
+    if outlined is not None:
+        return outlined
     points = store.points(run_id, key)
     steps = points.steps.astype(np.float64)
     last = np.append(steps[1:] != steps[:-1], True)

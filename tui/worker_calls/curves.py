@@ -15,13 +15,16 @@ from mltrack.store.curve_events import CurveEvent, find_events
 from mltrack.store.direction import guess_direction
 from mltrack.store.records import Points, Run
 from mltrack.store.store import Store
+from mltrack.store.zoom import Zoom
 from mltrack.tui.goal import guess_goal, guess_loss, is_background
-from mltrack.tui.worker_calls.series_memory import memory
+from mltrack.tui.worker_calls.series_memory import memory, outlines
 from mltrack.tui.worker_calls.starts import starts_of
 
 Floats = npt.NDArray[np.float64]
 
 _CLOCK_POINTS = 400
+# Shorter series are read and drawn point by point in a few milliseconds.
+_LONG = 20_000
 _MOST_EVENTS = 60
 
 
@@ -55,9 +58,14 @@ def curves(
     run = _run(store, run_id)
     if run is None:
         return {"lines": {}, "clock": None}
-    axis = _axis(store, run, x)
-    series = memory.series(store, run_id, keys)
     lines: dict[str, Any] = {}
+    if x == "step" and weight <= 0 and not every_rank:
+        lines = _outlined(store, run, keys, columns, low, high)
+    if len(lines) == len(keys) and (clock := _outlined_clock(store, run)) is not None:
+        return {"lines": lines, "clock": clock, "x": x}
+    axis = _axis(store, run, x)
+    keys = [key for key in keys if key not in lines]
+    series = memory.series(store, run_id, keys)
     for key in keys:
         ranks = series.get(key, [])
         shown = ranks if every_rank else [points for points in ranks if points.rank == 0][:1] or ranks[:1]
@@ -70,6 +78,37 @@ def curves(
             "ends": [min(pair[0] for pair in ends), max(pair[1] for pair in ends)] if ends else None,
         }
     return {"lines": lines, "clock": _clock_pairs(axis.clock), "x": x}
+
+
+def _outlined(
+    store: Store, run: Run, keys: Sequence[str], columns: int, low: float | None, high: float | None
+) -> dict[str, Any]:
+    """The lines of long series, from their outlines: as long as their points are not here already, and of a run of one rank."""
+    found: dict[str, Any] = {}
+    for key in keys:
+        if not _is_long(store, run, key) or not outlines.of_one_rank(store, run.run_id):
+            continue
+        curve = outlines.curve(store, run.run_id, key, columns, low, high)
+        if curve is not None:
+            line = {"rank": 0, "x": pack(curve[0]), "y": pack(curve[1])}
+            found[key] = {"lines": [line], "ranks": 1, "ends": list(curve[2])}
+    return found
+
+
+def _outlined_clock(store: Store, run: Run) -> list[list[float]] | None:
+    """As `_clock_pairs`, where no points have to be read for it."""
+    key = reference_key(run)
+    outline = (
+        outlines.outline(store, run.run_id, key) if key is not None and _is_long(store, run, key) else None
+    )
+    return None if outline is None else _clock_pairs(outline)
+
+
+def _is_long(store: Store, run: Run, key: str) -> bool:
+    """Whether an outline saves anything: of what the sampler logs the places depend on all points of another series."""
+    summary = run.metrics.get(key)
+    long = summary is not None and summary.count >= _LONG and not key.startswith("system/")
+    return long and not memory.has(store, run.run_id, key)
 
 
 def events(store: Store, run_id: str, key: str, x: str = "step") -> dict[str, Any]:
@@ -219,7 +258,7 @@ def pack(values: Floats) -> str:
     return base64.b64encode(np.ascontiguousarray(values, "<f8").tobytes()).decode()
 
 
-def _clock_pairs(clock: Points | None) -> list[list[float]] | None:
+def _clock_pairs(clock: Points | Zoom | None) -> list[list[float]] | None:
     if clock is None or not len(clock.steps):
         return None
     chosen = np.unique(np.linspace(0, len(clock.steps) - 1, _CLOCK_POINTS).astype(np.intp))

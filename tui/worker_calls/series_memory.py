@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from mltrack.store.curve import Floats, bucket
 from mltrack.store.records import Points
 from mltrack.store.series import PointColumns
 from mltrack.store.store import Store
@@ -17,6 +18,8 @@ _MOST_POINTS = 12_000_000
 _SHARE = 0.2
 # 75 kB each for a series of 100,000 points.
 _MOST_OUTLINES = 1000
+
+OutlinedCurve = tuple[Floats, Floats, tuple[float, float]]
 
 
 class SeriesMemory:
@@ -51,6 +54,11 @@ class SeriesMemory:
         self._shrink(len(keys))
         return found
 
+    def has(self, store: Store, run_id: str, key: str) -> bool:
+        """Whether the points of a metric are here as they are now."""
+        kept = self._kept.get((run_id, key))
+        return kept is not None and kept[0] == store.sequence(run_id)
+
     def _keep(self, run_id: str, key: str, sequence: int, series: list[Points]) -> None:
         old = self._kept.pop((run_id, key), None)
         if old is not None:
@@ -71,6 +79,7 @@ class OutlineMemory:
         self._most = most
         self._kept: OrderedDict[tuple[str, str], tuple[int, Zoom | None]] = OrderedDict()
         self._loose: tuple[str, int, PointColumns] | None = None
+        self._ranks: tuple[str, int, bool] | None = None
 
     def outline(self, store: Store, run_id: str, key: str) -> Zoom | None:
         """The outline of a series; None where all points have to be read. Raises RunNotFound."""
@@ -85,6 +94,27 @@ class OutlineMemory:
                 self._kept.popitem(last=False)
         self._kept.move_to_end((run_id, key))
         return kept[1]
+
+    def of_one_rank(self, store: Store, run_id: str) -> bool:
+        """Whether rank 0 is all that the run has."""
+        sequence = store.sequence(run_id)
+        if self._ranks is None or self._ranks[:2] != (run_id, sequence):
+            self._ranks = run_id, sequence, store.details(run_id).ranks == (0,)
+        return self._ranks[2]
+
+    def curve(
+        self, store: Store, run_id: str, key: str, columns: int, low: float | None, high: float | None
+    ) -> OutlinedCurve | None:
+        """As `bucket` of all points with their first and last step; None where there is no outline, or a picture of so few
+        points that they are better read. Raises RunNotFound."""
+        outline = self.outline(store, run_id, key)
+        if outline is None:
+            return None
+        curve = outline.curve(columns, low, high)
+        if curve is None and low is not None and high is not None:
+            near = outline.filled(*store.outlined_points(run_id, key, low, high))
+            curve = bucket(*near, columns, low, high)
+        return None if curve is None else (*curve, (float(outline.steps[0]), float(outline.steps[-1])))
 
 
 def _count(series: Sequence[Points]) -> int:
