@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -27,24 +28,25 @@ from textual.widgets import Input
 
 from mltrack.tui.alert_list import Alert, AlertList, style_of
 from mltrack.tui.clean import clean
-from mltrack.tui.config import Config
+from mltrack.tui.config import PICTURES, Config
 from mltrack.tui.keys import KEYS, Key, remap
 from mltrack.tui.keys_roles import NEEDED
 from mltrack.tui.live import Live
-from mltrack.tui.messages import Answered, StoreChanged, Trouble, WorkerEnded
+from mltrack.tui.messages import Answered, StoreChanged, TerminalAnswered, Trouble, WorkerEnded
 from mltrack.tui.saved_view import SavedView
 from mltrack.tui.screens import desk
 from mltrack.tui.screens.base import BaseScreen
 from mltrack.tui.screens.registry import ROOT, SCREENS
 from mltrack.tui.screens.runs import RunsScreen
 from mltrack.tui.small_frames import SmallUpdate
-from mltrack.tui.terminal_driver import MOUSE_OFF, MOUSE_ON, TerminalDriver
+from mltrack.tui.terminal_driver import MOUSE_OFF, MOUSE_ON, AnswerParser, TerminalDriver
 from mltrack.tui.widgets.look import LastFilter, shown, use_ascii, use_theme
 from mltrack.tui.widgets.themes import PALETTES
 from mltrack.tui.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
     from mltrack.tui.commands import Typed
+    from mltrack.tui.graphics import Graphics
 
 # How often a store that does not exist yet is looked for.
 _LOOK_SECONDS = 1.0
@@ -77,11 +79,12 @@ class MltrackApp(App[None]):
         view_file: Path | None = None,
         follow: Sequence[str] = (),
         look_around: bool = False,
+        pictures: str = "",
     ) -> None:
         """``where`` is the store as it was asked for, ``place`` its name for people. ``root`` is its folder while that
         does not exist: the worker starts when it does. ``saved`` is the view to begin with, kept in ``view_file``.
         ``screen`` is opened over the table of runs.
-        ``follow``: data of other tools; ``look_around`` looks for some."""
+        ``follow``: data of other tools; ``look_around`` looks for some. ``pictures``: how they are drawn, whatever is configured."""
         super().__init__(driver_class=TerminalDriver)
         config = config or Config()
         remap(config.keys)
@@ -93,6 +96,7 @@ class MltrackApp(App[None]):
         self.where = where
         self.place = clean(place)
         self.readonly = readonly
+        self.pictures = pictures or os.environ.get(PICTURES, "") or config.pictures
         self.ascii_only = ascii_only
         self.live = Live(where, readonly, self.post_message, worker)
         self.alerts = AlertList(config, self.live, self.set_timer, self.send_raw, self._alerted)
@@ -253,6 +257,37 @@ class MltrackApp(App[None]):
         if driver is not None and not self.is_headless:
             driver.write(sequence)
             driver.flush()
+
+    # -- pictures
+
+    @cached_property
+    def graphics(self) -> Graphics:
+        """What pictures the terminal can draw. Asked for by whoever shows the first one."""
+        from mltrack.tui.graphics import Graphics
+
+        colours = self.console.color_system in ("256", "truecolor", "windows")
+        plain = "NO_COLOR" in os.environ or self.theme == "mltrack-plain" or self.ascii_only
+        return Graphics(self.pictures, os.environ, colours and not plain)
+
+    def ask_about_pictures(self) -> None:
+        """Ask the terminal, once; screens that show pictures hear of it when it draws more than half-blocks."""
+        self._ask_terminal(self.graphics.questions())
+
+    def window_resized(self) -> None:
+        """The letters may have another size than when the terminal was asked."""
+        self._ask_terminal(self.graphics.resized())
+
+    def _ask_terminal(self, questions: str) -> None:
+        if questions:
+            AnswerParser.expects = True
+            self.send_raw(questions)
+
+    def on_terminal_answered(self, message: TerminalAnswered) -> None:
+        graphics = self.graphics
+        before = graphics.canvas
+        self._ask_terminal(graphics.heard(message.reply))
+        if graphics.canvas != before and isinstance(self.screen, BaseScreen):
+            self.screen.pictures_changed()
 
     def run_shell(self, command: str, folder: Path) -> None:
         """A shell in a folder, or one command there; the app comes back when it ends."""

@@ -44,6 +44,8 @@ _RECENT_WIDE = (
 _INVISIBLE_LETTERS = frozenset(
     (0x115F, 0x1160, 0x3164, 0xFFA0, 0x17B4, 0x17B5, 0x034F, 0x180B, 0x180C, 0x180D, 0x180F)
 )
+# In terminals that draw pictures it stands for a piece of one: only pictures of ours are laid out with it.
+_PICTURE_CELL = 0x10EEEE
 # Vowels and final consonants of conjoining Hangul draw into the cell of the first consonant.
 _CONJOINING = ((0x1161, 0x11FF), (0xD7B0, 0xD7FB))
 _VARIATIONS = ((0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
@@ -211,7 +213,7 @@ def _show(code: int) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # surrogateescape: a byte of a file name that is no UTF-8
         return f"\\x{code - 0xDC00:02x}"
     category = unicodedata.category(character)
-    hidden = category in ("Cc", "Cf", "Cs", "Zl", "Zp") or code in _INVISIBLE_LETTERS
+    hidden = category in ("Cc", "Cf", "Cs", "Zl", "Zp") or code in _INVISIBLE_LETTERS or code == _PICTURE_CELL
     unknown = category == "Cn" and not _within(code, _RECENT_WIDE)
     if hidden or unknown or _within(code, _VARIATIONS) and code not in (0xFE0E, 0xFE0F):
         return f"⟨U+{code:04X}⟩"

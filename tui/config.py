@@ -3,6 +3,7 @@
 theme = "light"
 ascii = true
 mouse = false
+pictures = "sixel"
 [alerts]
 notify = "bell"
 kinds = ["failed", "lost", "nan"]
@@ -23,7 +24,10 @@ from mltrack.tui.keys import KEYS, NAMED_KEYS, TOGETHER
 
 THEMES = ("dark", "light", "contrast", "16", "plain")
 # [hooks] is read where they run.
-_SETTINGS = ("theme", "ascii", "mouse", "keys", "alerts", "hooks")
+_SETTINGS = ("theme", "ascii", "mouse", "pictures", "keys", "alerts", "hooks")
+# How pictures are drawn: as the terminal can, or so whatever it says.
+PICTURE_KINDS = ("auto", "kitty", "sixel", "blocks")
+PICTURES = "MLTRACK_PICTURES"
 NOTIFY = ("off", "bell", "osc9")
 _MODIFIERS = ("ctrl", "alt", "shift")
 
@@ -42,6 +46,8 @@ class Config:
     """What an alert does beside its badge: nothing, the terminal's bell, or its notification (OSC 9)."""
     alerts: tuple[str, ...] = KINDS
     """The kinds of alerts that are wanted."""
+    pictures: str = "auto"
+    """How pictures are drawn: one of PICTURE_KINDS."""
 
 
 def config_file() -> Path:
@@ -73,6 +79,10 @@ def load_config(path: Path | None = None) -> Config:
     if theme is not None and theme not in THEMES:
         troubles.append(f"{path.name}: theme = {theme!r} is none of {', '.join(THEMES)}.")
         theme = None
+    pictures = entries.get("pictures", "auto")
+    if pictures not in PICTURE_KINDS:
+        troubles.append(f"{path.name}: pictures = {pictures!r} is none of {', '.join(PICTURE_KINDS)}.")
+        pictures = "auto"
     flags = {"ascii": False, "mouse": True}
     for name in flags:
         value = entries.get(name, flags[name])
@@ -82,7 +92,7 @@ def load_config(path: Path | None = None) -> Config:
             troubles.append(f"{path.name}: {name} must be true or false, not {value!r}.")
     notify, kinds = _alerts(entries.get("alerts", {}), path.name, troubles)
     keys, more = parse_keys(entries.get("keys", {}), path.name)
-    return Config(theme, flags["ascii"], flags["mouse"], keys, (*troubles, *more), notify, kinds)
+    return Config(theme, flags["ascii"], flags["mouse"], keys, (*troubles, *more), notify, kinds, pictures)
 
 
 def _alerts(entries: object, where: str, troubles: list[str]) -> tuple[str, tuple[str, ...]]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _THEMES = ("dark", "light", "contrast", "16", "plain")
 _SCREENS = ("runs", "models", "system")
+_PICTURES = ("auto", "kitty", "sixel", "blocks")
 _ENTER = "\x1b[?1049h\x1b[?25l\x1b[2J\x1b[H"
 _LEAVE = "\x1b[?1049l\x1b[?25h"
 
@@ -87,6 +88,12 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--ascii", action="store_true", help="draw with ASCII characters only")
     parser.add_argument("--no-mouse", action="store_true", help="leave the mouse to the terminal")
+    parser.add_argument(
+        "--pictures",
+        choices=_PICTURES,
+        default="",
+        help="draw them so, whatever the terminal says: by kitty's protocol, as sixels, or in half-blocks",
+    )
     parser.add_argument("--once", action="store_true", help="print the table and leave")
     parser.add_argument(
         "--plain",
@@ -205,6 +212,7 @@ def _open(options: argparse.Namespace, url: str, root: os.PathLike[str] | None) 
             worker=worker,
             follow=[path if "://" in path else os.path.abspath(path) for path in options.paths],
             # Who names a store looks for its runs, not for what else lies around.
+            pictures=options.pictures,
             look_around=not options.paths and not options.readonly and not options.store,
         )
         app.run(mouse=config.mouse and not options.no_mouse)

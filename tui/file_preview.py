@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mltrack.tui.clean import cell_width, clean, pad
 from mltrack.tui.draw.numbers import format_bytes, parse_number
+from mltrack.tui.raster import Canvas, Raster
 
 if TYPE_CHECKING:
     from mltrack.tui.draw.png import Budget
@@ -35,20 +36,34 @@ HOW_TO_SEE_PICTURES = "To see pictures here: pip install 'mltrack-tui[images]'."
 
 @dataclass(frozen=True)
 class Preview:
-    """``kind`` is a word or two for the head; ``lines`` hold [text, style] pairs."""
+    """``kind`` is a word or two for the head; ``lines`` hold [text, style] pairs. A ``picture`` lies over the last of them."""
 
     kind: str
     lines: list[Line]
+    picture: Raster | None = None
+
+    def placed(self, above: int = 0) -> list[list[Any]]:
+        """[line, column, *packed raster] of its picture, with so many lines ``above`` these."""
+        if self.picture is None:
+            return []
+        return [[above + len(self.lines) - self.picture.rows, 0, *self.picture.packed()]]
 
 
 def preview(
-    name: str, head: bytes, size: int, width: int, height: int, budget: Budget | None = None
+    name: str,
+    head: bytes,
+    size: int,
+    width: int,
+    height: int,
+    budget: Budget | None = None,
+    canvas: Canvas | None = None,
 ) -> Preview:
-    """The preview of a file whose first bytes are ``head``. ``budget``: of all pictures that are shown with this one."""
+    """The preview of a file whose first bytes are ``head``. ``budget``: of all pictures that are shown with this one.
+    ``canvas``: pictures are wanted as pixels, not as half-blocks."""
     suffix = PurePosixPath(name).suffix.lower()
     if not size:
         return Preview("empty", [[["The file is empty.", "dim"]]])
-    if picture := _picture(head, len(head) == size, width, height, budget):
+    if picture := _picture(head, len(head) == size, _Room(width, height, canvas), budget):
         return picture
     if suffix == ".safetensors" and (tensors := _tensors(head)):
         return tensors
@@ -248,7 +263,43 @@ def _tensors(head: bytes) -> Preview | None:
     return Preview("safetensors", lines)
 
 
-def _picture(head: bytes, whole: bool, width: int, height: int, budget: Budget | None) -> Preview | None:
+@dataclass(frozen=True)
+class _Room:
+    """Where a picture is drawn: in half-blocks, two pixels to a cell, or on a ``canvas``."""
+
+    width: int
+    height: int
+    canvas: Canvas | None
+
+    def size(self, wide: int, high: int) -> tuple[int, int]:
+        """Pixels across and down that a picture of this size becomes; small pictures grow."""
+        cell = (1, 2) if self.canvas is None else self.canvas.cell
+        scale = min(self.width * cell[0] / wide, self.height * cell[1] / high, 8.0)
+        if self.canvas is None:
+            return max(1, int(wide * scale)), max(2, int(high * scale) // 2 * 2)
+        return max(1, int(wide * scale)), max(1, int(high * scale))
+
+    def sampled(self, wide: int, high: int) -> tuple[int, int]:
+        """How many of its pixels are wanted."""
+        across, down = self.size(wide, high)
+        if self.canvas is not None:
+            across, down = min(across, wide), min(down, high)
+            share = min(1.0, (self.canvas.most / (across * down)) ** 0.5)
+            across, down = max(1, int(across * share)), max(1, int(down * share))
+        return across, down
+
+    def drawn(self, told: str, colours: bytes, sampled: tuple[int, int], size: tuple[int, int]) -> Preview:
+        """The preview of a picture that was ``sampled``; ``size`` is that of all of it."""
+        first: list[Line] = [[[told, "dim"]], []]
+        if self.canvas is None:
+            return Preview("picture", [*first, *_half_blocks(colours, *sampled)])
+        wide, high = self.size(*size)
+        columns, rows = -(-wide // self.canvas.cell[0]), -(-high // self.canvas.cell[1])
+        blank: list[Line] = [[[" " * columns, ""]] for _ in range(rows)]
+        return Preview("picture", [*first, *blank], Raster(columns, rows, wide, high, *sampled, colours))
+
+
+def _picture(head: bytes, whole: bool, room: _Room, budget: Budget | None) -> Preview | None:
     if not head.startswith(_PICTURES) or head.startswith(b"RIFF") and head[8:12] != b"WEBP":
         return None
     size = _dimensions(head)
@@ -260,37 +311,29 @@ def _picture(head: bytes, whole: bool, width: int, height: int, budget: Budget |
     try:
         images: Any = importlib.import_module("PIL.Image")  # comes with the extra, which need not be here
     except ImportError:
-        return _png(head, told, width, height, budget)
+        return _png(head, told, room, budget)
     try:
         with images.open(io.BytesIO(head)) as image:
-            told = f"picture, {image.width} x {image.height} pixels"
-            image.draft("RGB", (width, 2 * height))
-            across, down = _fitting(image.width, image.height, width, height)
-            colours = image.convert("RGB").resize((across, down)).tobytes()
+            size = (image.width, image.height)
+            told = f"picture, {size[0]} x {size[1]} pixels"
+            sampled = room.sampled(*size)
+            image.draft("RGB", sampled)
+            colours = image.convert("RGB").resize(sampled).tobytes()
     except (OSError, ValueError, SyntaxError, images.DecompressionBombError) as error:
         return Preview("picture", [[[f"{told}; it cannot be read: {error}", "yellow"]]])
-    return Preview("picture", [[[told, "dim"]], [], *_half_blocks(colours, across, down)])
+    return room.drawn(told, colours, sampled, size)
 
 
-def _png(head: bytes, told: str, width: int, height: int, budget: Budget | None) -> Preview:
+def _png(head: bytes, told: str, room: _Room, budget: Budget | None) -> Preview:
     """Without the extra: most PNG files, of others how to see them."""
-    import numpy as np
-
-    from mltrack.tui.draw.png import decode_png
+    from mltrack.tui.draw.png import decode_png, resized
 
     pixels = decode_png(head, budget)
     if pixels is None:
         return Preview("picture", [[[told, ""]], [[HOW_TO_SEE_PICTURES, "dim"]]])
-    high, wide = pixels.shape[:2]
-    across, down = _fitting(wide, high, width, height)
-    chosen = pixels[np.ix_(np.arange(down) * high // down, np.arange(across) * wide // across)]
-    return Preview("picture", [[[told, "dim"]], [], *_half_blocks(chosen.tobytes(), across, down)])
-
-
-def _fitting(wide: int, high: int, width: int, height: int) -> tuple[int, int]:
-    """Pixels across and down, two of them to a cell, so that it fits into so many cells; small pictures grow."""
-    scale = min(width / wide, 2 * height / high, 8.0)
-    return max(1, int(wide * scale)), max(2, int(high * scale) // 2 * 2)
+    size = (pixels.shape[1], pixels.shape[0])
+    sampled = room.sampled(*size)
+    return room.drawn(told, resized(pixels, *sampled).tobytes(), sampled, size)
 
 
 def _half_blocks(pixels: bytes, across: int, down: int) -> list[Line]:

@@ -469,6 +469,7 @@ name, and `~/.config/mltrack/config.toml` may give any action other keys:
 theme = "light"        # dark, light, contrast, 16 or plain; NO_COLOR means plain
 ascii = false
 mouse = true
+pictures = "auto"      # or kitty, sixel, blocks: how pictures are drawn, whatever the terminal says
 [keys]
 sort = "f6"            # the name of an action and its keys
 mark_all = "A ctrl+a"

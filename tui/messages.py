@@ -47,3 +47,11 @@ class WorkerEnded(Message):
         self.code = code
         self.last_words = last_words
         super().__init__()
+
+
+class TerminalAnswered(Message):
+    """The terminal answered a question about itself; sent from the thread that reads the keyboard."""
+
+    def __init__(self, reply: str) -> None:
+        self.reply = reply
+        super().__init__()

@@ -8,31 +8,38 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from mltrack.store.client.artifacts import regular_files
 from mltrack.store.errors import BadInput, NotFound
 from mltrack.tui.clean import cell_width, clean, clip, wrap
+from mltrack.tui.cli.columns import logged_names
 from mltrack.tui.draw.braille import curve_letter
 from mltrack.tui.draw.numbers import format_step
 from mltrack.tui.draw.png import MOST_SLOW_BYTES, Budget
-from mltrack.tui.file_preview import preview
+from mltrack.tui.file_preview import Preview, preview
+from mltrack.tui.raster import Canvas, Raster, is_picture
 from mltrack.tui.worker_calls.files import files_root, open_below
+from mltrack.tui.worker_calls.logged import FOLDER
 
 if TYPE_CHECKING:
     from mltrack.store.records import Run
 
 MOST_SHOWN = 12
-_ENDINGS = frozenset((".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp"))
 _NUMBER = re.compile(r"\d{1,18}(?=\D*\Z)")
 _MOST_FILES = 20_000
 _BYTES = 4 << 20
 _LEAST_WIDTH, _LEAST_HEIGHT = 24, 6
 _GAP = 2
+# In no files of their own: in the event files of TensorBoard, of which all are read for one name.
+_LOGGED = f"{FOLDER}/images/"
+_LOOK_SECONDS = 2.0
 
 Line = list[list[str]]
+_kept_pictures: dict[tuple[object, ...], dict[int, bytes]] = {}
+"""Those looked at last: turning steps reads nothing."""
 Steps = dict[int, str]
 """Step -> path of the picture."""
 
@@ -48,6 +55,8 @@ class Shown:
     steps: list[int]
     """All steps at which some run has a picture of it."""
     lines: list[Line]
+    placed: list[tuple[int, int, Raster]]
+    """Pictures that lie over these lines, from a line and a column on, where pixels were asked for."""
 
 
 def series_of(paths: Iterable[str]) -> dict[str, Steps]:
@@ -55,7 +64,7 @@ def series_of(paths: Iterable[str]) -> dict[str, Steps]:
     found: dict[str, Steps] = {}
     for path in paths:
         name = PurePosixPath(path)
-        if name.suffix.lower() not in _ENDINGS:
+        if not is_picture(path):
             continue
         number = _NUMBER.search(name.stem)
         if number is None:
@@ -72,13 +81,37 @@ def series_of(paths: Iterable[str]) -> dict[str, Steps]:
 
 def pictures_of(runs: Sequence[Run]) -> dict[str, list[Steps]]:
     """Series that any of the runs has, with their steps in each; those that most runs have first."""
-    every = [series_of(_paths(run)) for run in runs]
+    every = [series_of(_paths(run)) | _logged_series(run) for run in runs]
     names = {name for found in every for name in found}
     many = {name: sum(name in found for found in every) for name in names}
     return {
         name: [found.get(name, {}) for found in every]
         for name in sorted(names, key=lambda name: (-many[name], name))
     }
+
+
+def _logged_series(run: Run) -> dict[str, Steps]:
+    """Pictures in event files, with the first and the last of their steps: the others are known when they are looked at."""
+    found: dict[str, Steps] = {}
+    for name, (_, first, last, *_) in logged_names(run).items():
+        kind, _, tag = name.partition(" ")
+        if kind == "images":
+            path = f"{_LOGGED}{tag}"
+            found[path] = {first: path, last: path}
+    return found
+
+
+def _logged_pictures(run: Run, path: str, seconds: float) -> dict[int, bytes]:
+    """The pictures of a name in event files, by step; of many an even share."""
+    from mltrack.store.sources.tensorboard_media import event_files, read_media
+
+    files = event_files(run.artifacts) if run.artifacts is not None else []
+    mark = (run.run_id, path, tuple((str(file), file.stat().st_size) for file in files if file.exists()))
+    if mark not in _kept_pictures:
+        while len(_kept_pictures) >= MOST_SHOWN:
+            del _kept_pictures[next(iter(_kept_pictures))]
+        _kept_pictures[mark] = dict(read_media(files, "images", path.removeprefix(_LOGGED), seconds).pictures)
+    return _kept_pictures[mark]
 
 
 def _paths(run: Run) -> Iterable[str]:
@@ -95,6 +128,7 @@ def step_of(
     step: int | None,
     width: int,
     height: int,
+    canvas: Canvas | None = None,
 ) -> Shown:
     """A step of a series (the first that there is; the last step) of all runs. Raises BadInput with what there is."""
     if not pictures:
@@ -108,6 +142,15 @@ def step_of(
             raise BadInput(f"There are no pictures '{name}'; there are {', '.join(names[:8])}.")
         name = fitting[0]
     name = name or names[0]
+    if name.startswith(_LOGGED):
+        shown = runs[:MOST_SHOWN]
+        read = [
+            dict.fromkeys(_logged_pictures(run, name, _LOOK_SECONDS / len(shown)), name) if found else {}
+            for run, found in zip(shown, pictures[name], strict=False)
+        ]
+        pictures = {**pictures, name: [*read, *pictures[name][len(read) :]]}
+        if not any(read):
+            raise BadInput(f"The pictures of {name} cannot be read any more.")
     steps = sorted({each for found in pictures[name] for each in found})
     # Between two steps it is still the one before, as the runs would have shown it then.
     step = steps[-1] if step is None else max((each for each in steps if each <= step), default=steps[0])
@@ -117,42 +160,68 @@ def step_of(
     wide = (width + _GAP) // across - _GAP
     high = max(_LEAST_HEIGHT, height // down - 2)
     lines: list[Line] = []
+    placed: list[tuple[int, int, Raster]] = []
     budget = Budget(2 * MOST_SLOW_BYTES)
+    if canvas is not None:
+        canvas = replace(canvas, most=canvas.most // count)
     for first in range(0, count, across):
         cells = [
-            _cell(place, runs[place], pictures[name][place], step, wide, high, budget)
+            _cell(place, runs[place], pictures[name][place], step, _Room(wide, high, budget, canvas))
             for place in range(first, min(count, first + across))
         ]
-        lines += _beside(cells, wide)
+        for place, (_, picture) in enumerate(cells):
+            if picture is not None:
+                placed.append((len(lines) + 1, place * (wide + _GAP), picture))
+        lines += _beside([block for block, _ in cells], wide)
         lines.append([])
     if len(runs) > count:
         lines.append([[f"The first {count} of {len(runs):,} runs.", "dim"]])
-    return Shown(name, names, step, steps, lines)
+    return Shown(name, names, step, steps, lines, placed)
 
 
-def _cell(
-    place: int, run: Run, steps: Steps, step: int, width: int, height: int, budget: Budget
-) -> list[Line]:
+@dataclass(frozen=True)
+class _Room:
+    """What there is for one picture."""
+
+    width: int
+    height: int
+    budget: Budget
+    canvas: Canvas | None
+
+
+def _cell(place: int, run: Run, steps: Steps, step: int, room: _Room) -> tuple[list[Line], Raster | None]:
+    """A title and what is below it; a picture of pixels lies over the lines from the second on."""
     at = max((each for each in steps if each <= step), default=None)
     told = "" if at is None or at == step else f" @{format_step(at)}"
-    title = clip(f"{curve_letter(place)} {clean(run.name)}{told}", width)
+    title = clip(f"{curve_letter(place)} {clean(run.name)}{told}", room.width)
     lines: list[Line] = [[[title, f"curve:{place}"]]]
     root = files_root(run)
     if at is None or root is None:
-        return [*lines, [["none yet" if steps else "no such pictures", "dim"]]]
+        return [*lines, [["none yet" if steps else "no such pictures", "dim"]]], None
+    if steps[at].startswith(_LOGGED):
+        head = _logged_pictures(run, steps[at], _LOOK_SECONDS).get(at, b"")
+        shown = preview("picture.png", head, len(head), room.width, room.height, room.budget, room.canvas)
+        return _drawn(lines, shown, room.width)
     try:
         with open_below(root, steps[at]) as file:
             size = os.fstat(file.fileno()).st_size
-            shown = preview(steps[at], file.read(_BYTES), size, width, height, budget)
+            head = file.read(_BYTES)
     except (NotFound, BadInput, OSError) as error:
-        return [*lines, *([[part, "yellow"]] for part in wrap(str(error), width))]
+        return [*lines, *([[part, "yellow"]] for part in wrap(str(error), room.width))], None
+    shown = preview(steps[at], head, size, room.width, room.height, room.budget, room.canvas)
+    return _drawn(lines, shown, room.width)
+
+
+def _drawn(lines: list[Line], shown: Preview, width: int) -> tuple[list[Line], Raster | None]:
     if shown.kind != "picture":
-        return [*lines, [["this is no picture", "yellow"]]]
+        return [*lines, [["this is no picture", "yellow"]]], None
+    if shown.picture is not None:
+        return [*lines, *shown.lines[-shown.picture.rows :]], shown.picture
     pixels = [line for line in shown.lines if line and line[0][0] == "▀"]
     if pixels:
-        return [*lines, *pixels]
+        return [*lines, *pixels], None
     words = " ".join(text for line in shown.lines for text, _ in line)
-    return [*lines, *([[part, "dim"]] for part in wrap(words, width))]
+    return [*lines, *([[part, "dim"]] for part in wrap(words, width))], None
 
 
 def _beside(cells: Sequence[list[Line]], width: int) -> list[Line]:

@@ -1,7 +1,7 @@
 """What an event file holds beside numbers, read when somebody looks at it: pictures, histograms, texts, sound.
 
 Following a log directory only counts these things; their bytes stay in the event files. Here the records of one name are found
-again by their bytes, without taking all others apart, and only the newest picture or sound is kept in memory.
+again by their bytes, without taking all others apart, and of many pictures some are kept in memory.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from mltrack.store.sources.protobuf import FIXED64, LENGTH, VARINT, NotAMessage
 from mltrack.store.sources.run_folders import HPARAMS_FOLDER
 from mltrack.store.sources.tfrecord import Chunk, check_crcs, read_chunks
 
-# How many texts and histograms are kept; where there are more, every second is left out until they fit.
+# How many pictures, texts and histograms are kept; where there are more, every second is left out until they fit.
 KEPT = 64
 _TEXT_BYTES = 64 * 1024
+_PICTURE_BYTES = 8 << 20
 _MOST_BUCKETS = 10_000
 _Entry = TypeVar("_Entry")
 
@@ -41,7 +42,7 @@ class Histogram:
 class Media:
     """What was found under one name, in the order of the files. ``data`` is the newest picture or sound, as a file's bytes.
 
-    ``texts`` and ``histograms`` come with their steps. ``complete``: whether all was read in the time there was.
+    ``pictures``, ``texts`` and ``histograms`` come with their steps. ``complete``: whether all was read in the time there was.
     """
 
     kind: str
@@ -49,6 +50,7 @@ class Media:
     count: int = 0
     step: int = 0
     data: bytes = b""
+    pictures: list[tuple[int, bytes]] = field(default_factory=list)
     texts: list[tuple[int, str]] = field(default_factory=list)
     histograms: list[tuple[int, Histogram]] = field(default_factory=list)
     complete: bool = True
@@ -163,6 +165,10 @@ def _take_value(data: bytes, start: int, end: int, step: int, found: Media) -> N
     found.step = step
     if content:
         found.data = content
+        if found.kind == "images":
+            _keep(found.pictures, (step, content))
+            while len(found.pictures) > 1 and sum(len(each) for _, each in found.pictures) > _PICTURE_BYTES:
+                del found.pictures[-2::-2]
     if histogram is not None:
         _keep(found.histograms, (step, histogram))
     if text is not None:

@@ -28,6 +28,8 @@ from mltrack.store.sources.tensorboard import TensorboardReader, experiment_name
 from mltrack.store.sources.tensorboard_events import decode, read_event
 from mltrack.store.sources.tensorboard_media import event_files, read_media
 from mltrack.store.store import Store
+from mltrack.tui.picture_series import pictures_of, step_of
+from mltrack.tui.raster import Canvas
 from mltrack.tui.worker_calls.files import file_preview, files
 from mltrack.tui.worker_calls.overview import overview
 
@@ -523,6 +525,40 @@ def test_media_are_listed_and_read_when_looked_at(written: Path, store: Store, f
     assert lines(old, "(logged)/images/none") == ["Nothing of it can be read any more."]
     page = "\n".join("".join(text for text, _ in line) for line in overview(store, old.run_id, 80)["lines"])
     assert "images sample  2 at 3 to 9" in page and "and *last*" in page
+
+
+def test_pictures_stand_side_by_side_step_by_step(written: Path, store: Store, follow: Follow) -> None:
+    found = follow(written)
+    runs = store.runs([found["tb:old"].run_id, found["tb:new/train"].run_id])
+    series = pictures_of(runs)
+    assert list(series) == ["(logged)/images/sample"] and sorted(series["(logged)/images/sample"][0]) == [
+        3,
+        9,
+    ]
+    pages = [step_of(runs, series, "sample", step, 90, 12) for step in (3, 5, 9, None)]
+    assert [page.step for page in pages] == [3, 3, 9, 9] and pages[0].steps == [3, 9]
+    drawn = [[[pair for pair in line if "▀" in pair[0]] for line in page.lines] for page in pages]
+    assert drawn[0] == drawn[1] != drawn[2] == drawn[3] and sum(map(len, drawn[0])) > 30
+    words = "\n".join("".join(text for text, _ in line) for line in pages[0].lines)
+    assert "no such pictures" in words
+    canvas = step_of(runs, series, "sample", 9, 90, 12, Canvas((10, 20), 10_000))
+    ((line, column, raster),) = canvas.placed
+    assert (line, column, raster.across, raster.down) == (1, 0, 8, 8)
+
+
+def test_of_many_pictures_some_are_kept_and_the_newest_always(tmp_path: Path) -> None:
+    path = tmp_path / "events.out.tfevents.1700000000.many"
+    entries = [(step, bytes([step % 256]) * 300_000) for step in range(200)]
+    path.write_bytes(
+        b"".join(
+            record(b"\x10" + varint(step) + part(5, part(1, part(1, b"t") + part(4, part(4, content)))))
+            for step, content in entries
+        )
+    )
+    found = read_media([path], "images", "t")
+    assert found.count == 200 and (found.step, found.data) == entries[-1] == found.pictures[-1]
+    assert 5 < len(found.pictures) < 64 and set(found.pictures) <= set(entries)
+    assert sum(len(content) for _, content in found.pictures) <= 8 << 20
 
 
 @given(data=st.data())

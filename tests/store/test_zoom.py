@@ -178,7 +178,8 @@ def test_the_charts_of_a_run_begin_with_outlines_and_go_on_with_points(
         assert curves.memory.has(store, run_id, "loss")
         whole, exact = chart(), chart(9000.0, 9600.0)
         # What only all points can say is never drawn from an outline.
-        for options in ({"weight": 0.6}, {"x": "relative"}, {"every_rank": True}):
+        others: list[dict[str, Any]] = [{"weight": 0.6}, {"x": "relative"}, {"every_rank": True}]
+        for options in others:
             monkeypatch.setattr(curves, "memory", SeriesMemory())
             chart(**options)
             assert curves.memory.has(store, run_id, "loss")

@@ -24,6 +24,14 @@ MOST_SLOW_BYTES = 1 << 20
 _ROW_COSTS = 32
 
 
+def resized(pixels: Pixels, wide: int, high: int) -> Pixels:
+    """The picture in another size, each pixel the nearest of what there is: small pictures keep their sharp edges."""
+    height, width = pixels.shape[:2]
+    if (width, height) == (wide, high):
+        return pixels
+    return pixels[np.ix_(np.arange(high) * height // high, np.arange(wide) * width // wide)]
+
+
 @dataclass
 class Budget:
     """What may still be done in Python, byte by byte, for pictures that are shown together; a row costs as much as a few bytes."""

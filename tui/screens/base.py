@@ -96,6 +96,9 @@ class BaseScreen(Screen[None]):
     def on_store_changed(self, message: StoreChanged) -> None:
         """New data: screens that show any ask again."""
 
+    def pictures_changed(self) -> None:
+        """The terminal draws pictures otherwise than was known: screens that show some ask again."""
+
     def absent_lines(self) -> list[Line]:
         """What a page shows while there is no store to ask."""
         sentence = self.mltrack.live.absent

@@ -10,10 +10,12 @@ from textual.binding import BindingType
 
 from mltrack.tui.draw.numbers import format_step
 from mltrack.tui.keys import Focus
+from mltrack.tui.raster import placed
 from mltrack.tui.screens.base import BaseScreen
 from mltrack.tui.widgets.bindings import bindings_of
-from mltrack.tui.widgets.lines import Lines, TextPage
+from mltrack.tui.widgets.lines import Lines
 from mltrack.tui.widgets.look import spans_of
+from mltrack.tui.widgets.picture_page import PicturePage, asked_canvas
 
 _FRAME = 3
 
@@ -33,16 +35,21 @@ class PicturesScreen(BaseScreen):
 
     def compose(self) -> ComposeResult:
         yield Lines(id="head", ground="bar")
-        yield TextPage(id="page")
+        yield PicturePage(id="page")
         yield Lines(id="twin")
         yield Lines(id="foot", ground="bar")
 
     def on_mount(self) -> None:
-        self.set_focus(self.query_one("#page", TextPage))
+        self.set_focus(self.query_one("#page", PicturePage))
         self.query_one("#head", Lines).show([((" Pictures", "bold"), ("   reading", "dim"))])
+        self.mltrack.ask_about_pictures()
 
     def on_resize(self) -> None:
         self.show_footer()
+        self.mltrack.window_resized()
+        self._load()
+
+    def pictures_changed(self) -> None:
         self._load()
 
     def focuses(self) -> tuple[Focus, ...]:
@@ -59,6 +66,7 @@ class PicturesScreen(BaseScreen):
             step=self._step,
             width=self.size.width - 2,
             height=self.size.height - _FRAME,
+            **asked_canvas(self.mltrack.graphics),
         )
 
     def _arrived(self, page: dict[str, Any]) -> None:
@@ -70,7 +78,9 @@ class PicturesScreen(BaseScreen):
         self.query_one("#head", Lines).show(
             [((f" {page['name']}", "bold"), (where, ""), (series if len(names) > 1 else "", "dim"))]
         )
-        self.query_one("#page", TextPage).show([((" ", ""), *spans_of(line)) for line in page["lines"]])
+        self.query_one("#page", PicturePage).show_pictures(
+            [((" ", ""), *spans_of(line)) for line in page["lines"]], placed(page.get("pictures", ()), 1)
+        )
         words = ["mltrack"]
         if self.mltrack.where:
             words += ["--store", shlex.quote(self.mltrack.where)]
@@ -80,7 +90,7 @@ class PicturesScreen(BaseScreen):
 
     def _refused(self, error: dict[str, Any]) -> None:
         self.query_one("#head", Lines).show([((" Pictures", "bold"),)])
-        self.query_one("#page", TextPage).show_error(error)
+        self.query_one("#page", PicturePage).show_error(error)
 
     # -- actions
 

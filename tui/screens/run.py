@@ -24,6 +24,7 @@ from mltrack.tui.widgets.file_tree import FileTree
 from mltrack.tui.widgets.lines import Lines, TextPage
 from mltrack.tui.widgets.log_view import LogView
 from mltrack.tui.widgets.look import Line, Span, shown, spans_of
+from mltrack.tui.widgets.picture_page import PicturePage
 from mltrack.tui.widgets.row_list import RunList
 
 TABS = ("Overview", "Charts", "Params", "Logs", "Files", "Code")
@@ -65,7 +66,7 @@ class RunScreen(RunFiles):
         yield LogView(id="logs")
         with Horizontal(id="files"):
             yield FileTree(id="tree")
-            yield TextPage(id="file-preview")
+            yield PicturePage(id="file-preview")
         yield TextPage(id="code")
         yield Lines(id="twin")
         yield Lines(id="foot", ground="bar")

@@ -8,11 +8,12 @@ from typing import Any
 from textual import on
 from textual.geometry import Size
 
+from mltrack.tui.raster import is_picture
 from mltrack.tui.screens.run_sharing import RunSharing
 from mltrack.tui.screens.text import TextScreen
 from mltrack.tui.widgets.file_tree import Entry, FileTree, facts_and_lines
-from mltrack.tui.widgets.lines import TextPage
 from mltrack.tui.widgets.look import shown
+from mltrack.tui.widgets.picture_page import PicturePage, asked_canvas
 
 _AGAIN_SECONDS = 0.5
 
@@ -38,20 +39,27 @@ class RunFiles(RunSharing):
     @on(FileTree.Pointed)
     def _file_pointed_at(self, message: FileTree.Pointed) -> None:
         """Its preview beside the tree, where there is room for both."""
-        preview = self.query_one("#file-preview", TextPage)
+        self._preview(message.entry)
+
+    def _preview(self, pointed: Entry | None) -> None:
+        preview = self.query_one("#file-preview", PicturePage)
         if not preview.display:
             return
-        if message.entry is None or not message.entry.opens:
-            detail = "" if message.entry is None else message.entry.detail
+        if pointed is None or not pointed.opens:
+            detail = "" if pointed is None else pointed.detail
             self.mltrack.live.drop("file")
             preview.show([(), ((f" {detail}", "dim"),)] if detail else [])
             return
         self._ask_file(
-            message.entry,
+            pointed,
             preview.size,
-            lambda answer: preview.show(facts_and_lines(answer)),
+            lambda answer: preview.show_pictures(*facts_and_lines(answer)),
             preview.show_error,
         )
+
+    def pictures_changed(self) -> None:
+        if self.file_tree.current is not None:
+            self._preview(self.file_tree.current)
 
     @on(FileTree.Opened)
     def _file_opened(self, message: FileTree.Opened) -> None:
@@ -64,7 +72,8 @@ class RunFiles(RunSharing):
         page = TextScreen(shown(entry.path), None)
 
         def show(answer: dict[str, Any]) -> None:
-            page.fill(answer["path"], facts_and_lines(answer), answer["kind"])
+            lines, pictures = facts_and_lines(answer)
+            page.fill(answer["path"], lines, answer["kind"], pictures)
 
         def fail(error: dict[str, Any]) -> None:
             if page.is_current:
@@ -73,7 +82,8 @@ class RunFiles(RunSharing):
 
         self.app.push_screen(page)
         size = Size(self.size.width, self.size.height - 10)
-        self._ask_file(entry, size, show, fail, lambda: page.is_attached)
+        page.ask_again = lambda: self._ask_file(entry, size, show, fail, lambda: page.is_attached)
+        page.ask_again()
 
     def _ask_file(
         self,
@@ -95,6 +105,8 @@ class RunFiles(RunSharing):
             if wanted() if wanted is not None else self.is_current and self.file_tree.current == entry:
                 self._ask_file(entry, size, show, fail, wanted)
 
+        if _may_be_picture(entry):
+            self.mltrack.ask_about_pictures()
         self.mltrack.live.ask(
             "file_preview",
             arrived,
@@ -104,4 +116,10 @@ class RunFiles(RunSharing):
             path=entry.path,
             width=size.width - 2,
             height=size.height - 6,
+            **(asked_canvas(self.mltrack.graphics) if _may_be_picture(entry) else {}),
         )
+
+
+def _may_be_picture(entry: Entry) -> bool:
+    """Only then the terminal is asked about pictures."""
+    return is_picture(entry.path) or entry.kind == "logged"

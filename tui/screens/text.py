@@ -9,9 +9,11 @@ from textual.app import ComposeResult
 
 from mltrack.tui.clean import cell_width
 from mltrack.tui.keys import Focus
+from mltrack.tui.raster import Placed
 from mltrack.tui.screens.base import BaseScreen
-from mltrack.tui.widgets.lines import Lines, TextPage
+from mltrack.tui.widgets.lines import Lines
 from mltrack.tui.widgets.look import Line, shown, spans_of
+from mltrack.tui.widgets.picture_page import PicturePage
 
 # A page that is there sooner than this never says that it waits.
 _PATIENCE_SECONDS = 0.4
@@ -27,14 +29,17 @@ class TextScreen(BaseScreen):
         self.heading = title
         self.lines = lines
         self.note = note
+        self.pictures: Sequence[Placed] = ()
+        self.ask_again: Callable[[], None] | None = None
+        """Asks once more for what the page shows, when the terminal turns out to draw pictures."""
 
     def compose(self) -> ComposeResult:
         yield Lines(id="head", ground="bar")
-        yield TextPage(id="page")
+        yield PicturePage(id="page")
         yield Lines(id="foot", ground="bar")
 
     def on_mount(self) -> None:
-        self.set_focus(self.query_one("#page", TextPage))
+        self.set_focus(self.query_one("#page", PicturePage))
         if self.lines is None:
             self.set_timer(_PATIENCE_SECONDS, self._show_waiting)
         else:
@@ -44,19 +49,28 @@ class TextScreen(BaseScreen):
         if self.lines is None:
             self.mltrack.live.drop(_TOPIC)
 
-    def fill(self, title: str, lines: Sequence[Line], note: str = "") -> None:
+    def pictures_changed(self) -> None:
+        if self.ask_again is not None:
+            self.ask_again()
+
+    def fill(
+        self, title: str, lines: Sequence[Line], note: str = "", pictures: Sequence[Placed] = ()
+    ) -> None:
         """What the page was opened for has come."""
+        self.pictures = pictures
         self.heading, self.lines, self.note = title, lines, note
         if self.is_mounted:
             self._show_lines()
             self._show_heading()
 
     def _show_lines(self) -> None:
-        self.query_one("#page", TextPage).show(self.lines or [((" Nothing to show.", "dim"),)])
+        self.query_one("#page", PicturePage).show_pictures(
+            self.lines or [((" Nothing to show.", "dim"),)], self.pictures
+        )
 
     def _show_waiting(self) -> None:
         if self.lines is None:
-            self.query_one("#page", TextPage).show([((" Reading it\u2026", "dim"),)])
+            self.query_one("#page", PicturePage).show([((" Reading it\u2026", "dim"),)])
 
     def on_resize(self) -> None:
         self._show_heading()

@@ -11,6 +11,7 @@ from textual.message import Message
 
 from mltrack.tui.clean import cell_width, clip
 from mltrack.tui.draw.numbers import format_bytes
+from mltrack.tui.raster import Placed, placed
 from mltrack.tui.widgets.bindings import bindings_of
 from mltrack.tui.widgets.lines import Lines
 from mltrack.tui.widgets.look import Line, shown
@@ -225,10 +226,12 @@ class FileTree(Lines, can_focus=True):
         )
 
 
-def facts_and_lines(answer: Mapping[str, Any]) -> list[Line]:
-    """A file's preview as the worker answers it: what is known of it, a blank line, what it holds."""
+def facts_and_lines(answer: Mapping[str, Any]) -> tuple[list[Line], list[Placed]]:
+    """A file's preview as the worker answers it: what is known of it, a blank line, what it holds; and pictures over that."""
 
     def lines_of(part: Sequence[Sequence[Sequence[str]]]) -> list[Line]:
         return [((" ", ""), *((str(text), str(style)) for text, style in line)) for line in part]
 
-    return [*lines_of(answer["facts"]), (), *lines_of(answer["lines"])]
+    facts = lines_of(answer["facts"])
+    pictures = placed(answer.get("pictures", ()), 1, len(facts) + 1)
+    return [*facts, (), *lines_of(answer["lines"])], pictures

@@ -6,6 +6,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,9 @@ from mltrack.store.errors import BadInput, NotFound
 from mltrack.store.records import RecordedFile, Run
 from mltrack.store.store import Store
 from mltrack.tui.draw.numbers import format_bytes
-from mltrack.tui.file_preview import preview
+from mltrack.tui.file_preview import Preview, preview
 from mltrack.tui.pickles import WARNING, contains_pickle
+from mltrack.tui.raster import Canvas, canvas_of
 from mltrack.tui.worker_calls.logged import FOLDER, logged_entries, logged_preview
 
 _MOST_ENTRIES = 20_000
@@ -65,31 +68,59 @@ def files(store: Store, run_id: str) -> dict[str, Any]:
     }
 
 
-def file_preview(store: Store, run_id: str, path: str, width: int, height: int) -> dict[str, Any]:
-    """What a file looks like: "lines" of [text, style] pairs, "facts" likewise, "kind" a word.
+def file_preview(
+    store: Store, run_id: str, path: str, width: int, height: int, canvas: Sequence[int] | None = None
+) -> dict[str, Any]:
+    """What a file looks like: "lines" of [text, style] pairs, "facts" likewise, "kind" a word. ``canvas`` as for
+    `compare_pictures`: "pictures" lie over the lines.
 
     Raises NotFound when it is gone, BadInput for what is no regular file.
     """
     run = _run(store, run_id)
     if path.startswith(f"{FOLDER}/"):
-        return logged_preview(run, path, width, height)
+        return logged_preview(run, path, width, height, canvas_of(canvas))
+    look = _Look(path, max(20, width), max(5, height), canvas_of(canvas))
     if run.source.startswith(("http://", "https://")):
-        return _preview_at_server(store, run_id, path, width, height)
+        return _preview_at_server(store, run_id, look)
     root = files_root(run)
     recorded = next((file for file in store.details(run_id).files if file.path == path), None)
     if recorded is not None and recorded.copy and not (root is not None and os.path.lexists(root / path)):
-        return _preview_far(store, run_id, recorded, width, height)
+        return _preview_far(store, run_id, recorded, look)
     if root is None:
         raise NotFound("The run has no files.")
     with open_below(root, path) as file:
         facts = os.fstat(file.fileno())
         head = file.read(_HEAD_BYTES)
         dangerous = contains_pickle(path, head, file)
-        shown = preview(path, head, facts.st_size, max(20, width), max(5, height))
+        shown = look.at(head, facts.st_size)
         lines = _facts(recorded, facts, file, str(root / path), followed=bool(run.source))
     if dangerous:
         lines.append([["! ", "red"], [WARNING, "red bold"]])
-    return {"path": path, "kind": shown.kind, "facts": lines, "lines": shown.lines, "pickle": dangerous}
+    return _answer(path, shown, lines, dangerous)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What is looked at, and how much room there is for it."""
+
+    path: str
+    width: int
+    height: int
+    canvas: Canvas | None
+
+    def at(self, head: bytes, size: int) -> Preview:
+        return preview(self.path, head, size, self.width, self.height, canvas=self.canvas)
+
+
+def _answer(path: str, shown: Preview, facts: list[Any], dangerous: bool) -> dict[str, Any]:
+    return {
+        "path": path,
+        "kind": shown.kind,
+        "facts": facts,
+        "lines": shown.lines,
+        "pictures": shown.placed(),
+        "pickle": dangerous,
+    }
 
 
 CALLS = (files, file_preview)
@@ -124,8 +155,9 @@ def _files_at_server(store: Store, run_id: str) -> dict[str, Any]:
     return {**answer, "again": True} if found.waiting else answer
 
 
-def _preview_at_server(store: Store, run_id: str, path: str, width: int, height: int) -> dict[str, Any]:
+def _preview_at_server(store: Store, run_id: str, look: _Look) -> dict[str, Any]:
     """As ``file_preview``, of the file's beginning; "again" while the server has not sent it."""
+    path = look.path
     found = store.head_at_server(run_id, path, _SERVER_SECONDS)
     if found is None or found.problem:
         raise NotFound(
@@ -135,14 +167,14 @@ def _preview_at_server(store: Store, run_id: str, path: str, width: int, height:
         lines = [[["The server is being asked for it ...", "dim"]]]
         return {"path": path, "kind": "", "facts": [], "lines": lines, "pickle": False, "again": True}
     dangerous = contains_pickle(path, found.data, BytesIO(found.data))
-    shown = preview(path, found.data, found.size, max(20, width), max(5, height))
+    shown = look.at(found.data, found.size)
     facts: list[Any] = [
         [["size    ", "dim"], [format_bytes(found.size), ""]],
         [["at      ", "dim"], [store.web_address(run_id, path), ""]],
     ]
     if dangerous:
         facts.append([["! ", "red"], [WARNING, "red bold"]])
-    return {"path": path, "kind": shown.kind, "facts": facts, "lines": shown.lines, "pickle": dangerous}
+    return _answer(path, shown, facts, dangerous)
 
 
 def _with_far(entries: list[list[Any]], far: list[RecordedFile]) -> list[list[Any]]:
@@ -160,9 +192,7 @@ def _with_far(entries: list[list[Any]], far: list[RecordedFile]) -> list[list[An
     return sorted(tree.values(), key=lambda entry: str(entry[0]).split("/"))
 
 
-def _preview_far(
-    store: Store, run_id: str, recorded: RecordedFile, width: int, height: int
-) -> dict[str, Any]:
+def _preview_far(store: Store, run_id: str, recorded: RecordedFile, look: _Look) -> dict[str, Any]:
     """As ``file_preview``, of a file in an object store; "again" while that has not sent its beginning."""
     path = recorded.path
     found = store.head_far(run_id, path, _SERVER_SECONDS)
@@ -172,7 +202,7 @@ def _preview_far(
         lines = [[["The object store is being asked for it ...", "dim"]]]
         return {"path": path, "kind": "", "facts": [], "lines": lines, "pickle": False, "again": True}
     dangerous = contains_pickle(path, found.data, BytesIO(found.data))
-    shown = preview(path, found.data, recorded.size, max(20, width), max(5, height))
+    shown = look.at(found.data, recorded.size)
     proven = "  ✓ read back when it was sent"
     if recorded.size == len(found.data):
         same = hashlib.sha256(found.data).hexdigest() == recorded.sha256
@@ -188,7 +218,7 @@ def _preview_far(
     ]
     if dangerous:
         facts.append([["! ", "red"], [WARNING, "red bold"]])
-    return {"path": path, "kind": shown.kind, "facts": facts, "lines": shown.lines, "pickle": dangerous}
+    return _answer(path, shown, facts, dangerous)
 
 
 def open_below(root: Path, path: str) -> BufferedReader:

@@ -11,6 +11,7 @@ from mltrack.tui.cli.columns import logged_names
 from mltrack.tui.draw.numbers import format_bytes, format_number, format_step
 from mltrack.tui.draw.sparkline import draw_sparkline
 from mltrack.tui.file_preview import preview
+from mltrack.tui.raster import Canvas
 
 FOLDER = "(logged)"
 """The folder in the tree of files that holds what is in no file of its own."""
@@ -40,21 +41,31 @@ def logged_entries(run: Run) -> list[list[Any]]:
     return entries
 
 
-def logged_preview(run: Run, path: str, width: int, height: int) -> dict[str, Any]:
+def logged_preview(
+    run: Run, path: str, width: int, height: int, canvas: Canvas | None = None
+) -> dict[str, Any]:
     """What was logged under a name, like ``file_preview``: the newest picture, histograms over steps, texts."""
     kind, _, tag = path.removeprefix(f"{FOLDER}/").partition("/")
     seen = logged_names(run).get(f"{kind} {tag}")
     facts: list[Line] = [[["logged  ", "dim"], [_seen(seen) if seen else "not any more", ""]]]
     files = event_files(run.artifacts) if run.artifacts is not None else []
+    pictures: list[list[Any]] = []
     if kind not in _READ or not files:
         where = "in the event files" if files else "in the tool's own files"
         lines: list[Line] = [[[f"Its content is {where}; it is not shown here.", "dim"]]]
     else:
         found = read_media(files, kind, tag, _LOOK_SECONDS)
-        lines = _lines(found, width, height)
+        lines, pictures = _lines(found, width, height, canvas)
         if not found.complete:
-            lines.insert(0, [["The files are large; this is from their beginning.", "yellow"]])
-    return {"path": f"{kind} {tag}", "kind": kind, "facts": facts, "lines": lines, "pickle": False}
+            facts.append([["The files are large; this is from their beginning.", "yellow"]])
+    return {
+        "path": f"{kind} {tag}",
+        "kind": kind,
+        "facts": facts,
+        "lines": lines,
+        "pictures": pictures,
+        "pickle": False,
+    }
 
 
 def _seen(seen: list[Any]) -> str:
@@ -67,22 +78,26 @@ def _seen(seen: list[Any]) -> str:
     return f"{count:,} at {at}"
 
 
-def _lines(found: Media, width: int, height: int) -> list[Line]:
+def _lines(
+    found: Media, width: int, height: int, canvas: Canvas | None
+) -> tuple[list[Line], list[list[Any]]]:
+    """Lines, and the pictures over them."""
     if found.data:
         head: Line = [[f"the newest, step {format_step(found.step)}, {format_bytes(len(found.data))}", "dim"]]
         if found.kind == "audio":
-            return [head, [["Sound is not played here.", "dim"]]]
-        shown = preview("picture.png", found.data, len(found.data), max(20, width), max(5, height - 2))
-        return [head, *shown.lines]
+            return [head, [["Sound is not played here.", "dim"]]], []
+        size = len(found.data)
+        shown = preview("picture.png", found.data, size, max(20, width), max(5, height - 2), canvas=canvas)
+        return [head, *shown.lines], shown.placed(1)
     if found.histograms:
-        return _histograms(found.histograms, max(20, width))
+        return _histograms(found.histograms, max(20, width)), []
     lines: list[Line] = []
     for step, text in reversed(found.texts):
         lines.append([[f"step {format_step(step)}", "dim"]])
         lines += [[["  " + clean(row), ""]] for row in text.splitlines()]
         if len(lines) > _MOST_LINES:
             break
-    return lines[:_MOST_LINES] or [[["Nothing of it can be read any more.", "dim"]]]
+    return lines[:_MOST_LINES] or [[["Nothing of it can be read any more.", "dim"]]], []
 
 
 def _histograms(found: list[tuple[int, Histogram]], width: int) -> list[Line]:
