@@ -29,7 +29,7 @@ from mltrack.store.demo.files import png
 from mltrack.tui.draw.kitty import CELL
 from mltrack.tui.draw.png import Pixels, decode_png, resized
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+sys.path.insert(0, str(Path(__file__).parent))
 from test_terminal_pictures import read_sixels  # the same reading of sixels
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def screen_of(text: str) -> npt.NDArray[np.int64]:
 
 def pictures_on(screen: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
     """The pictures beside each other, each cut out."""
-    drawn = (screen >= 0).all(axis=2)
+    drawn: npt.NDArray[np.bool_] = np.all(screen >= 0, axis=2)
     columns = np.flatnonzero(drawn.any(axis=0))
     found: list[npt.NDArray[np.int64]] = []
     for group in np.split(columns, np.flatnonzero(np.diff(columns) > 1) + 1):
