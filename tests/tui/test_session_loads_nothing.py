@@ -151,7 +151,7 @@ def write_mlruns(root: Path, mark: Path, first: str) -> Path:
 def test_the_watch_sees_what_it_is_for(watched: Watched, tmp_path: Path) -> None:
     for code in ("import pickle, sys; pickle.load(open(sys.argv[1], 'rb'))", "import mltrack.store.flavors"):
         bomb = tmp_path / "bomb.pkl"
-        bomb.write_bytes(pickle.dumps(Bomb(tmp_path / "other mark")))
+        bomb.write_bytes(pickle.dumps(Bomb(tmp_path / "control")))
         subprocess.run([sys.executable, "-c", code, str(bomb)], env=watched.environment, check=True)
     assert any(line.startswith("PICKLE posix system") for line in watched.seen())
     assert "IMPORT mltrack.store.flavors" in watched.seen()
