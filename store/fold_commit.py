@@ -12,9 +12,10 @@ from pathlib import Path
 
 from mltrack.store.database import Database
 from mltrack.store.experiments import ExperimentNames
-from mltrack.store.fold_meta import RunState, experiment_name, fold_meta, load_state, make_run, store_state
+from mltrack.store.fold_meta import experiment_name, fold_meta, make_run
 from mltrack.store.fold_points import KeyIds, attempt_no, fold_points, parse_points, to_columns
 from mltrack.store.journal_reader import JournalName, Slice, read_slice
+from mltrack.store.journal_state import RunState, load_state, store_state
 from mltrack.store.run_state import rows_to_settle, settle_run
 
 # Work per commit: readers and other writers wait no longer than this for the lock.

@@ -20,9 +20,10 @@ import orjson
 from mltrack.store.blocks import merge_blocks
 from mltrack.store.database import Database, Row, file_lock
 from mltrack.store.fold_catalogue import fold_catalogue, fold_logged_model
-from mltrack.store.fold_meta import ensure_run, fold_record, load_state, store_state
+from mltrack.store.fold_meta import ensure_run, fold_record
 from mltrack.store.fold_points import KeyIds, attempt_no, fold_points
 from mltrack.store.journal_reader import JournalName
+from mltrack.store.journal_state import load_state, store_state
 from mltrack.store.records import ENDED, FoldReport, SourceState
 from mltrack.store.run_state import settle_run
 from mltrack.store.series import PointColumns

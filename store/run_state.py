@@ -9,7 +9,7 @@ from typing import Any
 
 from mltrack.store.database import Database, Row
 from mltrack.store.experiments import ExperimentNames
-from mltrack.store.fold_meta import REOPENED, save_state, whole_state
+from mltrack.store.journal_state import REOPENED, save_state, whole_state
 from mltrack.store.liveness import Here
 from mltrack.store.pending import lay_over
 

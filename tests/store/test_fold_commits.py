@@ -18,7 +18,7 @@ from mltrack.store import Store, fold, fold_commit, open_store
 from mltrack.store.client.journal import Journal, points_line
 from mltrack.store.database import Database, open_sqlite
 from mltrack.store.errors import NotFound
-from mltrack.store.fold_meta import RunState
+from mltrack.store.journal_state import RunState
 from mltrack.store.records import Location
 
 START_MS = 1_700_000_000_000
