@@ -36,9 +36,9 @@ class Scale:
 
     def place(self, values: Floats) -> Floats:
         """Positions, 0 at `low` and 1 at `high`; NaN where a value has none (zero or less on a log axis)."""
-        bottom, top = (float(edge) for edge in self._bend(np.array([self.low, self.high])))
         if self.name == "linear" and abs(self.low) < 1e150 and abs(self.high) < 1e150:
             return (values - self.low) * (1.0 / (self.high - self.low))
+        bottom, top = (float(edge) for edge in self._bend(np.array([self.low, self.high])))
         with np.errstate(over="ignore", invalid="ignore"):
             placed: Floats = (self._bend(values) / 2 - bottom / 2) / (top / 2 - bottom / 2)
         return placed

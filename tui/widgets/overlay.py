@@ -71,6 +71,7 @@ class OverlayChart(ChartPage, can_focus=True):
         self.outliers_ignored = False
         self._charts: dict[str, Overlaid] = {}
         self._drawn: dict[str, tuple[object, Picture]] = {}
+        self._titles: dict[str, tuple[object, Line]] = {}
         self._waiting = False
         self._generation = 0
         self._asked: tuple[list[str], object] | None = None
@@ -313,6 +314,7 @@ class OverlayChart(ChartPage, can_focus=True):
         if key not in self._charts:
             if len(self._charts) > 200:
                 self._charts.clear()
+                self._titles.clear()
             self._charts[key] = Overlaid(key)
         return self._charts[key]
 
@@ -416,7 +418,12 @@ class OverlayChart(ChartPage, can_focus=True):
             notes.append(f"{self.metrics.index(self.key) + 1}/{len(self.metrics)}")
         step = f"step {format_step(round(self.cursor))}" if self.cursor is not None and chosen else ""
         label = self._labels.get(chart.key, chart.key)
-        return title_line(chart, label, chosen and self.has_focus, notes, self.cursor, step, width)
+        marks = (chart.version, label, chosen and self.has_focus, tuple(notes), self.cursor, step, width)
+        kept = self._titles.get(chart.key)
+        if kept is None or kept[0] != marks:
+            line = title_line(chart, label, chosen and self.has_focus, notes, self.cursor, step, width)
+            kept = self._titles[chart.key] = marks, line
+        return kept[1]
 
     def watch_has_focus(self, focused: bool) -> None:
         super().watch_has_focus(focused)
