@@ -58,6 +58,7 @@ class RunColumns:
 
     def _forget(self) -> None:
         self._seq = -1
+        self._purged = 0
         self._ids: list[int] = []
         self._run_ids: list[str] = []
         self._stored = np.zeros(0, np.bool_)  # whether segments hold for the run
@@ -76,18 +77,26 @@ class RunColumns:
     def refresh(self) -> None:
         """Read what changed since the last call."""
         seq = int(self._database.execute("SELECT value FROM setting WHERE key = 'seq'")[0][0])
-        total = int(self._database.execute("SELECT count(*) FROM run")[0][0])
-        if seq == self._seq and total == len(self._ids):
+        if seq == self._seq:
             return
-        if self._seq >= 0:
-            changed = self._database.execute("SELECT id FROM run WHERE seq > ? ORDER BY id", (self._seq,))
-            new = sum(1 for (run,) in changed if run not in self._place)
-            if len(changed) <= PATCH_RUNS and total == len(self._ids) + new:
-                self._patch([int(run) for (run,) in changed])
-                self._seq = seq
-                return
-        self._forget()
-        self._seq = seq
+        # A purged run leaves nothing behind but its tombstone. Counting those takes no time, counting all runs does.
+        purged = int(self._database.execute("SELECT count(*) FROM tombstone")[0][0])
+        changed: list[int] | None = None
+        if self._seq >= 0 and purged == self._purged:
+            rows = self._database.execute("SELECT id FROM run WHERE seq > ? ORDER BY id", (self._seq,))
+            changed = [int(run) for (run,) in rows]
+        try:
+            if changed is not None and len(changed) <= PATCH_RUNS:
+                self._patch(changed)
+            else:
+                self._forget()
+                self._read_runs()
+        except BaseException:
+            self._forget()  # half of a change would be neither old nor new
+            raise
+        self._seq, self._purged = seq, purged
+
+    def _read_runs(self) -> None:
         held, others = column_segments.coverage(self._database)
         ids = np.concatenate((held.runs, others))
         order = np.argsort(ids, kind="stable")

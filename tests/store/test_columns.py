@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from mltrack.store.client.journal import Journal, points_line, run_folder
 from mltrack.store.column_types import Aggregate, NumberKind, TextKind
 from mltrack.store.columns import RunColumns
 from mltrack.store.doctor import examine
-from mltrack.store.errors import StoreDamaged
+from mltrack.store.errors import StoreDamaged, StoreUnavailable
 
 _NUMBERS: list[tuple[NumberKind, str, Aggregate]] = [
     ("metric", "loss", "last"),
@@ -145,6 +146,38 @@ def test_patched_columns_equal_fresh_ones(
         _log(tmp_path, 32, at)
         store.refresh(None)
         assert f"{31:032x}" not in _compare(store, columns)["attribute run_id"]
+
+
+def test_a_refresh_that_fails_halfway_leaves_nothing_half_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = random.Random(5)
+    with open_store(str(tmp_path)) as store:
+        columns = RunColumns(store.database, store.root)
+        for number in range(4):
+            _log(tmp_path, number, at)
+        store.refresh(None)
+        _compare(store, columns)
+        execute, failures = store.database.execute, 0
+        for allowed in range(40):
+            _log(tmp_path, 10 + allowed, at)
+            store.refresh(None)
+            left = [allowed]
+
+            def until_it_goes(*arguments: Any, left: list[int] = left) -> Any:
+                left[0] -= 1
+                if left[0] < 0:
+                    raise StoreUnavailable("the database went away")
+                return execute(*arguments)
+
+            monkeypatch.setattr(store.database, "execute", until_it_goes)
+            try:
+                columns.refresh()
+            except StoreUnavailable:
+                failures += 1
+            monkeypatch.setattr(store.database, "execute", execute)
+            _compare(store, columns)
+        assert 5 < failures < 40
 
 
 def test_stored_columns_equal_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
