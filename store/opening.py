@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from mltrack.store.client.location import LocationError, StoreChoice, choose_store
@@ -19,8 +20,13 @@ DATABASE_FOLDER = "MLTRACK_DATABASE_FOLDER"
 """Environment variable: keep the rebuildable database in this node-local folder, journals and decisions in the store."""
 
 
-def open_store(where: str | None = None, *, readonly: bool = False) -> Store:
-    """Open the store ``where`` (a folder or postgresql:// URL; default: the documented order), creating it on first use."""
+def open_store(
+    where: str | None = None, *, readonly: bool = False, say: Callable[[str], object] | None = None
+) -> Store:
+    """Open the store ``where`` (a folder or postgresql:// URL; default: the documented order), creating it on first use.
+
+    ``say`` is told, in a sentence and before it begins, of work that may take minutes.
+    """
     try:
         choice = choose_store(where)
     except LocationError as error:
@@ -29,7 +35,7 @@ def open_store(where: str | None = None, *, readonly: bool = False) -> Store:
         return _open_server(choice)
     if not choice.is_remote and choice.root.is_dir() and not os.access(choice.root, os.W_OK | os.X_OK):
         return _follow(choice)
-    database = _open_database(choice, readonly)
+    database = _open_database(choice, readonly, say or (lambda sentence: None))
     notes = database.notes
     if not choice.is_remote and not has_locks(choice.root):
         notes += (
@@ -82,7 +88,7 @@ def database_path(choice: StoreChoice) -> Path:
     return Path(local) / f"{digest_of(str(choice.root))}.db"
 
 
-def _open_database(choice: StoreChoice, readonly: bool) -> Database:
+def _open_database(choice: StoreChoice, readonly: bool, say: Callable[[str], object]) -> Database:
     if choice.is_remote:
         database = open_postgresql(choice.url, readonly)
         if readonly or int(database.setting("schema")) >= SCHEMA_VERSION:
@@ -90,6 +96,7 @@ def _open_database(choice: StoreChoice, readonly: bool) -> Database:
         from mltrack.store.migrate import migrate_postgresql
 
         database.close()
+        say("The store is brought to the format of this version, once.")
         migrate_postgresql(choice.url)
         return open_postgresql(choice.url, readonly)
     path = database_path(choice)
@@ -99,5 +106,9 @@ def _open_database(choice: StoreChoice, readonly: bool) -> Database:
     from mltrack.store.migrate import migrate
 
     database.close()
+    size = f"{path.stat().st_size / 1e6:,.0f} MB"
+    say(
+        f"The store is brought to the format of this version, once; its database ({size}) is copied to backups first."
+    )
     migrate(path, choice.root)
     return open_sqlite(path, choice.root, readonly)

@@ -1,8 +1,9 @@
 """The store's own process: folds while it may, answers questions and carries out commands over a pipe.
 
 One JSON object per line. In: ``{"id": n, "generation": g, "call": name, "with": {...}}``. Out: ``{"id": n, "generation": g,
-"result": ...}`` or ``"error": {"kind", "message"}``; and unasked ``{"event": "changed", "seq": n}``. A question that a newer
-generation of the same ``call`` has overtaken while waiting is dropped. The process ends with its input.
+"result": ...}`` or ``"error": {"kind", "message"}``; and unasked ``{"event": "changed", "seq": n}``, ``"trouble"`` and ``"note"``
+with a ``"message"`` for people. A question that a newer generation of the same ``call`` has overtaken while waiting is dropped. The
+process ends with its input.
 """
 
 from __future__ import annotations
@@ -181,7 +182,12 @@ def serve(
 ) -> None:
     """Run a worker on standard input and output."""
     use_channel("tui")
-    with open_store(where, readonly=readonly) as store:
+
+    def say(sentence: str) -> None:
+        sys.stdout.buffer.write(orjson.dumps({"event": "note", "message": sentence}) + b"\n")
+        sys.stdout.buffer.flush()
+
+    with open_store(where, readonly=readonly, say=say) as store:
         try:
             Worker(store, sys.stdin.buffer, sys.stdout.buffer, extra).serve()
         except BrokenPipeError:

@@ -32,7 +32,7 @@ from mltrack.tui.config import PICTURES, Config
 from mltrack.tui.keys import KEYS, Key, remap
 from mltrack.tui.keys_roles import NEEDED
 from mltrack.tui.live import Live
-from mltrack.tui.messages import Answered, StoreChanged, TerminalAnswered, Trouble, WorkerEnded
+from mltrack.tui.messages import Answered, Note, StoreChanged, TerminalAnswered, Trouble, WorkerEnded
 from mltrack.tui.saved_view import SavedView
 from mltrack.tui.screens import desk
 from mltrack.tui.screens.base import BaseScreen
@@ -429,6 +429,9 @@ class MltrackApp(App[None]):
     def on_trouble(self, message: Trouble) -> None:
         self.live.troubled()
         self._say(message.sentence)
+
+    def on_note(self, message: Note) -> None:
+        self._say(message.sentence, "dim")
 
     def on_worker_ended(self, message: WorkerEnded) -> None:
         sentence = self.live.ended(message)

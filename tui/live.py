@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 from textual.message import Message
 
-from mltrack.tui.messages import Answered, StoreChanged, Trouble, WorkerEnded
+from mltrack.tui.messages import Answered, Note, StoreChanged, Trouble, WorkerEnded
 from mltrack.tui.worker_process import FIRST, WorkerProcess
 
 OnResult = Callable[[Any], None]
@@ -203,6 +203,8 @@ class Live:
                 self._post(StoreChanged(int(message["seq"]), int(message.get("pending_bytes", 0)), waiting))
             elif event == "trouble":
                 self._post(Trouble(str(message.get("message", ""))))
+            elif event == "note":
+                self._post(Note(str(message.get("message", ""))))
             elif message.get("id") is not None:
                 self._post(Answered(int(message["id"]), message.get("result"), message.get("error")))
         code = worker.process.wait()

@@ -39,6 +39,14 @@ class Trouble(Message):
         super().__init__()
 
 
+class Note(Message):
+    """The worker says what it is busy with, in a sentence: nothing is wrong, but answers take their time."""
+
+    def __init__(self, sentence: str) -> None:
+        self.sentence = sentence
+        super().__init__()
+
+
 class WorkerEnded(Message):
     """The worker's output ended: it died, or could not start. ``last_words`` is the last line it wrote to stderr."""
 

@@ -51,7 +51,7 @@ class Session:
                 f"Nothing is logged in {missing.url} ({missing.chosen_by}): there is no such folder."
             )
         use_channel("cli")
-        with open_store(self.where, readonly=readonly) as store:
+        with open_store(self.where, readonly=readonly, say=warn) as store:
             if refresh:
                 report = store.refresh(_REFRESH_SECONDS)
                 if report.pending_bytes:
