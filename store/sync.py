@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -27,6 +28,8 @@ RECONNECT_SECONDS = 5.0
 FOLDERS_AT_ONCE = 200
 # A shipper that has had nothing to send for this long ends; the next run starts another.
 SHIP_IDLE_SECONDS = 60.0
+# A training that wakes up to log is let in at once. More than this, and a box without a free processor would hardly send.
+NICE = 5
 
 
 def journal_folders(path: Path) -> Iterator[Path]:
@@ -101,7 +104,10 @@ def adopt(folder: Path, own: Path, root: Path) -> None:
 
 
 def ship(where: str) -> None:
-    """Send the spool of a remote store until nothing is open in it any more: the detached companion of a training."""
+    """Send the spool of a remote store until nothing is open in it any more: the detached companion of a training, which gives way
+    to it."""
+    with suppress(OSError):
+        os.nice(NICE)
     choice = choose_store(where)
     if choice.url.startswith(("http://", "https://")):
         from mltrack.store.ship_http import ship_to_server

@@ -19,7 +19,7 @@ _OPTIMIZERS = ("adamw", "sgd", "lion")
 
 
 def make_store(
-    root: Path,
+    root: Path | str,
     runs: int,
     metrics: int = 20,
     points: int = 10,
