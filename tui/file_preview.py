@@ -31,6 +31,10 @@ _LEXED_BYTES = 200_000
 _HEX_BYTES = 512
 _TABLES = {".csv": ",", ".tsv": "\t"}
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"BM", b"RIFF")
+# Few bytes may hold many more pixels; these take 200 MB for a moment.
+_MOST_PIXELS = 64 << 20
+_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP")
+_TOO_LARGE = "It is too large to be shown here."
 HOW_TO_SEE_PICTURES = "To see pictures here: pip install 'mltrack-tui[images]'."
 
 
@@ -307,15 +311,17 @@ def _picture(head: bytes, whole: bool, room: _Room, budget: Budget | None) -> Pr
         return None
     told = f"picture, {size[0]} x {size[1]} pixels" if size else "picture"
     if not whole:
-        return Preview("picture", [[[told, ""]], [["It is too large to be shown here.", "dim"]]])
+        return Preview("picture", [[[told, ""]], [[_TOO_LARGE, "dim"]]])
     try:
         images: Any = importlib.import_module("PIL.Image")  # comes with the extra, which need not be here
     except ImportError:
         return _png(head, told, room, budget)
     try:
-        with images.open(io.BytesIO(head)) as image:
+        with images.open(io.BytesIO(head), formats=_FORMATS) as image:
             size = (image.width, image.height)
             told = f"picture, {size[0]} x {size[1]} pixels"
+            if size[0] * size[1] > _MOST_PIXELS:
+                return Preview("picture", [[[told, ""]], [[_TOO_LARGE, "dim"]]])
             sampled = room.sampled(*size)
             image.draft("RGB", sampled)
             colours = image.convert("RGB").resize(sampled).tobytes()

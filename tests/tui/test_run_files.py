@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import struct
+import sys
 import zipfile
 from pathlib import Path
 from unicodedata import category
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from mltrack.store import open_store
 from mltrack.store.client import log
@@ -83,6 +85,35 @@ def test_pickles_are_named_whatever_they_are_called(name: str) -> None:
 def test_other_files_are_not_accused(name: str) -> None:
     content = HARMLESS[name]
     assert not contains_pickle(name, content[:4096], io.BytesIO(content))
+
+
+def picture(kind: str, width: int = 16, height: int = 8) -> bytes:
+    """Its left half red, its right half blue."""
+    image = Image.new("RGB", (width, height), "#0000ff")
+    image.paste("#ff0000", (0, 0, width // 2, height))
+    content = io.BytesIO()
+    image.save(content, kind)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP"])
+def test_pictures_are_shown_in_their_colours(kind: str) -> None:
+    content = picture(kind)
+    told, _, first, *_ = preview("x", content, len(content), 80, 24).lines
+    assert "16 x 8 pixels" in told[0][0]
+    for (_, style), wanted in ((first[0], (255, 0, 0)), (first[-1], (0, 0, 255))):
+        got = bytes.fromhex(style.partition("fg:#")[2][:6])
+        assert max(abs(one - other) for one, other in zip(got, wanted, strict=True)) < 12
+
+
+def test_pictures_that_cannot_be_shown_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = picture("GIF", 9000, 8000)
+    assert len(many) < 1 << 20 and "too large" in seen("x", many)
+    assert "too large" in shown(preview("x", picture("JPEG"), 1 << 30, 80, 24).lines)
+    assert "cannot be read" in seen("x", picture("JPEG")[:200])
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    assert "pip install" in seen("x", picture("JPEG"))
+    assert "▀" in seen("x", picture("PNG")), "these need no package"
 
 
 @given(
