@@ -59,10 +59,9 @@ class RunColumns:
     def _forget(self) -> None:
         self._seq = -1
         self._purged = 0
-        self._ids: list[int] = []
+        self._ids = np.zeros(0, np.int64)  # the row number of each run
         self._run_ids: list[str] = []
         self._stored = np.zeros(0, np.bool_)  # whether segments hold for the run
-        self._place_of: dict[int, int] | None = None
         self._columns: dict[_Key, Number | Text] = {}
         self._codes: dict[_Key, dict[str, int]] = {}  # the dictionaries of text columns, for patching
         self._experiments: dict[int, str] = {}
@@ -100,7 +99,7 @@ class RunColumns:
         held, others = column_segments.coverage(self._database)
         ids = np.concatenate((held.runs, others))
         order = np.argsort(ids, kind="stable")
-        self._ids = ids[order].tolist()
+        self._ids = ids[order]
         self._stored = order < len(held.runs)
         self._experiments = self._experiment_names()
         self._run_ids = held.values[: self.n]
@@ -125,16 +124,14 @@ class RunColumns:
             self._columns.pop(("text", "attribute", "experiment"), None)
         if not runs:
             return
-        before = self.n
-        for run in runs:
-            place = self._place.setdefault(run, len(self._ids))
-            if place == len(self._ids):
-                self._ids.append(run)
-                self._run_ids.append("")
-        places = np.array([self._place[run] for run in runs], np.int64)
-        if self.n > before:
+        places = self._places_of(np.array(runs, np.int64))
+        if (places < 0).any():
+            new = np.array(runs, np.int64)[places < 0]
+            self._ids = np.append(self._ids, new)
+            self._run_ids += [""] * len(new)
+            self._stored = np.append(self._stored, np.zeros(len(new), np.bool_))
             self._by_number = None
-            self._stored = np.append(self._stored, np.zeros(self.n - before, np.bool_))
+            places = self._places_of(np.array(runs, np.int64))
         self._stored[places] = False
         wanted = {"run_id", _EXPERIMENT}.union(
             _NUMBERS.get(name) or _TEXTS.get(name, "run_id")
@@ -147,8 +144,9 @@ class RunColumns:
         for place, row in zip(places.tolist(), fresh, strict=True):
             self._run_ids[place] = row.get("run_id", self._run_ids[place])
         if self._loose is not None:
+            place_of = dict(zip(runs, places.tolist(), strict=True))
             for run, blob in self._of_runs("SELECT id, summary FROM run WHERE", "id", runs):
-                self._loose[self._place[int(run)]] = summaries.unpack(bytes(blob) if blob else None)
+                self._loose[place_of[int(run)]] = summaries.unpack(bytes(blob) if blob else None)
             self._sorted = None
         for key, column in list(self._columns.items()):
             self._patch_column(key, column, runs, places, fresh)
@@ -207,13 +205,6 @@ class RunColumns:
             marks = ", ".join("?" * len(part))
             rows += self._database.execute(f"{select} {column} IN ({marks})", (*first, *part))
         return rows
-
-    @property
-    def _place(self) -> dict[int, int]:
-        """The place of each row number."""
-        if self._place_of is None:
-            self._place_of = dict(zip(self._ids, range(len(self._ids)), strict=True))
-        return self._place_of
 
     # -- the protocol of search
 
@@ -315,7 +306,7 @@ class RunColumns:
             runs, values = self._database.lists((run, value), source, parameters)
         else:
             select = f"SELECT {run}, {value} FROM {source} {'AND' if parameters else 'WHERE'}"
-            rows = self._of_runs(select, run, [self._ids[place] for place in places.tolist()], parameters)
+            rows = self._of_runs(select, run, self._ids[places].tolist(), parameters)
             runs, values = [row[0] for row in rows], [row[1] for row in rows]
         found = self._places_of(np.array(runs, np.int64))
         if (found < 0).any():  # runs that came since the refresh
@@ -325,8 +316,8 @@ class RunColumns:
     def _places_of(self, runs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Place of each row number, -1 for runs that are not here."""
         if self._by_number is None:
-            self._by_number = np.full(max(self._ids, default=0) + 1, -1, np.int64)
-            self._by_number[np.array(self._ids, np.int64)] = np.arange(self.n)
+            self._by_number = np.full(int(self._ids.max(initial=0)) + 1, -1, np.int64)
+            self._by_number[self._ids] = np.arange(self.n)
         known = (runs >= 0) & (runs < len(self._by_number))
         return np.where(known, self._by_number[np.where(known, runs, 0)], -1)
 
@@ -345,16 +336,12 @@ class RunColumns:
     def _dataset(self, key: str) -> Text:
         column = {"name": "name", "digest": "digest", "context": "context"}.get(key)
         known: dict[str, int] = {}
-        codes: list[int] = []
-        owners: list[int] = []
+        rows: list[tuple[Any, ...]] = []
         if column is not None:
-            for run, value in self._database.execute(
-                f"SELECT run, {column} FROM run_input WHERE {column} <> ''"
-            ):
-                if run in self._place:
-                    owners.append(self._place[run])
-                    codes.append(known.setdefault(value, len(known)))
-        return Text(np.array(codes, np.int32), tuple(known), np.array(owners, np.int64))
+            rows = self._database.execute(f"SELECT run, {column} FROM run_input WHERE {column} <> ''")
+        owners = self._places_of(np.array([run for run, _ in rows], np.int64))
+        codes = np.array([known.setdefault(value, len(known)) for _, value in rows], np.int32)
+        return Text(codes[owners >= 0], tuple(known), owners[owners >= 0])
 
     # -- metrics
 
@@ -372,8 +359,7 @@ class RunColumns:
     def _load_loose(self) -> dict[int, Rows]:
         """Summaries of the runs that no segment holds for. Writes segments first where there are none."""
         if self._loose is None:
-            ids = np.array(self._ids, np.int64)
-            if column_segments.build(self._database, ids[~self._stored]):
+            if column_segments.build(self._database, self._ids[~self._stored]):
                 # A segment written again by another process after our last refresh has a run as it is then: as new or newer.
                 places = self._places_of(column_segments.coverage(self._database)[0].runs)
                 self._stored[places[places >= 0]] = True
