@@ -30,6 +30,7 @@ from mltrack.store.mlflow_api import (
 )
 from mltrack.store.mlflow_api.api import Answer, Api, Handler
 from mltrack.store.mlflow_api.guard import Asker, Guard, Rules
+from mltrack.store.mlflow_api.validate import check_run_id
 from mltrack.store.mlflow_api.wire import ApiError, Fields, from_error, invalid
 
 BODY_BYTES = 16 << 20
@@ -205,8 +206,9 @@ class Application:
                 raise invalid(f"Request must specify {name}.")
         run_id, path = fields.text("run_uuid"), fields.text("path")
         artifacts.split(path)
+        check_run_id(run_id)
+        self._guard.permit_file(asker, "PUT", f"0/{run_id}/artifacts/{path}")
         target = artifacts.place(api, f"{api.run(run_id).experiment_id}/{run_id}/artifacts/{path}")
-        self._guard.permit_file(asker, "PUT", f"{api.run(run_id).experiment_id}/{run_id}/artifacts/{path}")
         body = await _body(request)
         if not body:
             raise invalid("Request must specify data.")

@@ -92,9 +92,12 @@ def _run_of(role: str) -> Named:
     return named
 
 
-def _runs(api: Api, fields: Fields) -> Iterator[tuple[str, Scope]]:
-    for run_id in fields.texts("run_ids"):
-        yield VIEWER, _run(api, run_id)
+def _runs_in(field: str) -> Named:
+    def named(api: Api, fields: Fields) -> Iterator[tuple[str, Scope]]:
+        for run_id in fields.texts(field):
+            yield VIEWER, _run(api, run_id)
+
+    return named
 
 
 def _logged_model_of(role: str) -> Named:
@@ -119,8 +122,19 @@ def _new_version(api: Api, fields: Fields) -> Iterator[tuple[str, Scope]]:
         yield VIEWER, _run(api, fields.text("run_id"))
     if fields.text("model_id"):
         yield VIEWER, _logged_model(api, fields.text("model_id"))
-    for found in _IN_SOURCE.finditer(fields.text("source")):
+    source = fields.text("source")
+    for found in _IN_SOURCE.finditer(source):
         yield VIEWER, _logged_model(api, found[0]) if found[1] else _run(api, found[2])
+    # A version of another model has the same files, and whoever may see the new one may read them.
+    if source.startswith("models:"):
+        text = source.removeprefix("models:").lstrip("/")
+        parts = (
+            (text.partition("/"), text.rpartition("/"))
+            if "/" in text
+            else (text.partition("@"), text.rpartition("@"))
+        )
+        for name in dict.fromkeys(before for before, between, _ in parts if between):
+            yield VIEWER, Scope("model", name)
 
 
 def _in_experiment(entry: Any) -> Scope:
@@ -169,8 +183,8 @@ NEEDS: dict[tuple[str, str], Need] = {
     ("POST", "runs/outputs"): change(_run_of(EDITOR)),
     ("POST", "runs/log-model"): change(_run_of(EDITOR)),
     ("GET", "metrics/get-history"): look(_run_of(VIEWER)),
-    ("GET", "metrics/get-history-bulk"): look(_runs),
-    ("GET", "metrics/get-history-bulk-interval"): look(_runs),
+    ("GET", "metrics/get-history-bulk"): look(_runs_in("run_id")),
+    ("GET", "metrics/get-history-bulk-interval"): look(_runs_in("run_ids")),
     ("GET", "/get-artifact"): look(_run_of(VIEWER)),
     ("GET", "/model-versions/get-artifact"): look(_model_of(VIEWER)),
     ("POST", "experiments/search-datasets"): look(_experiments),

@@ -85,7 +85,9 @@ def left_out(tags: Mapping[str, str], fields: Fields) -> bool:
 
 
 def check_registry_tag(key: str) -> str:
-    """The key of a tag in the registry."""
+    """The key of a tag in the registry, of those that clients may set."""
+    if key == STORED_TAG:
+        raise invalid(f"The tag '{key}' is the server's own: it says where the files of a version lie.")
     return check_key("tag", key)
 
 
@@ -339,7 +341,7 @@ def set_tag(api: Api, fields: Fields) -> Answer:
 def delete_tag(api: Api, fields: Fields) -> Answer:
     fields.need("name", "version", "key")
     version, key = named(api, fields), fields.needed("key")
-    if key in version.tags:
+    if key in version.tags and key != STORED_TAG:
         api.store.registry.set_tag(version.name, key, None, version.version)
     return {}
 

@@ -25,11 +25,12 @@ from tests.mlflow_api.conftest import COMMAND, Server, until
 from mltrack.store import access, open_store
 from mltrack.store.access import Grant, Scope
 from mltrack.store.identity import ROLES
-from mltrack.store.mlflow_api import application, journals
+from mltrack.store.mlflow_api import application, journals, versions
 from mltrack.store.mlflow_api.api import Api
 from mltrack.store.mlflow_api.application import ROUTES, Application
 from mltrack.store.mlflow_api.guard import Rules
 from mltrack.store.mlflow_api.permissions import NEEDS
+from mltrack.store.mlflow_api.wire import ApiError
 
 FILES = "/api/2.0/mlflow-artifacts/artifacts"
 # Route by route: the least role on what it names. "": everybody with a token, who then sees only their own.
@@ -240,10 +241,43 @@ def test_what_a_request_also_names_counts(served: tuple[Application, Api, Things
     ):
         assert refused("POST", "model-versions/create", name="churn", source=source), source
     assert not refused("POST", "model-versions/create", name="churn", source=f"runs:/{inside.run}/m")
+    # A version of another model has its files, by whatever name of it.
+    for source in (
+        "models:/spam/1",
+        "models:/spam@best",
+        "models:/spam/latest",
+        "models:///spam/1",
+        "models:spam/1",
+    ):
+        assert refused("POST", "model-versions/create", name="churn", source=source), source
+    assert not refused("POST", "model-versions/create", name="churn", source="models:/churn/1")
+    # Each of these names its runs by a field of its own.
+    assert refused("GET", "metrics/get-history-bulk", run_id=[inside.run, outside.run], metric_key="k")
+    assert refused(
+        "GET", "metrics/get-history-bulk-interval", run_ids=[inside.run, outside.run], metric_key="k"
+    )
+    assert not refused("GET", "metrics/get-history-bulk", run_id=inside.run, metric_key="k")
     # Nobody learns by asking what there is.
     assert refused("GET", "runs/get", run_id="0" * 32) and refused(
         "GET", "experiments/get", experiment_id="999"
     )
+
+
+def test_where_the_files_of_a_version_lie_no_client_says(
+    served: tuple[Application, Api, Things, Things],
+) -> None:
+    _, api, inside, outside = served
+
+    def call(method: str, path: str, **fields: Any) -> Any:
+        return HANDLERS[method, path](api, application.Fields(fields))
+
+    tag = {"key": versions.STORED_TAG, "value": f"mlflow-artifacts:/{outside.number}/{outside.run}/artifacts"}
+    create = {"name": inside.model, "source": "s3://elsewhere/m"}
+    asyncio.run(call("POST", "model-versions/create", **create))
+    with pytest.raises(ApiError, match="the server's own"):
+        asyncio.run(call("POST", "model-versions/create", **create, tags=[tag]))
+    with pytest.raises(ApiError, match="the server's own"):
+        call("POST", "model-versions/set-tag", name=inside.model, version="1", **tag)
 
 
 NAMES = st.text(st.sampled_from("ab/"), max_size=5)
