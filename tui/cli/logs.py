@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from mltrack.store.errors import BadInput
 from mltrack.tui.clean import clean
 from mltrack.tui.cli.output import write_text
 from mltrack.tui.cli.run_look import is_slurms
@@ -45,16 +46,22 @@ def logs_command(session: Session, run: str, follow: bool, lines: int | None, ra
         _explain_absence(found, session.terminal)
         return
     with path.open("rb") as file:
+        # No further than it is now: what is printed here may go to its end, as in the script of a job.
+        here = os.fstat(file.fileno())
         file.seek(offset)
         if lines is not None:
             file.seek(start_of_last_lines(file, offset, lines))
         if raw:
-            _copy(file)
+            _copy(file, here.st_size)
         else:
-            for line in read_lines(file):
+            for line in read_lines(file, here.st_size):
                 _write_line(line, session.terminal)
         if follow and found.status in ("RUNNING", "SCHEDULED"):
             sys.stdout.flush()
+            if _is_output(here):
+                raise BadInput(
+                    "What is printed here goes into the run's own log: there is no end of following it."
+                )
             _follow(session, found, file, raw)
 
 
@@ -93,12 +100,11 @@ def start_of_last_lines(file: BinaryIO, begin: int, count: int) -> int:
     return begin
 
 
-def read_lines(file: BinaryIO) -> Iterator[bytes]:
-    """Complete lines, and what is left at the end; endless lines come in pieces."""
-    while True:
-        line = file.readline(_LONGEST_LINE_BYTES)
-        if not line:
-            return
+def read_lines(file: BinaryIO, end: int) -> Iterator[bytes]:
+    """Complete lines, and what is left at `end`; endless lines come in pieces."""
+    left = end - file.tell()
+    while left > 0 and (line := file.readline(min(left, _LONGEST_LINE_BYTES))):
+        left -= len(line)
         yield line
 
 
@@ -112,11 +118,21 @@ def _write_line(line: bytes, terminal: Terminal) -> None:
     sys.stdout.write(terminal.fold(clean(last_state(line), None)) + "\n")
 
 
-def _copy(file: BinaryIO) -> None:
+def _copy(file: BinaryIO, end: int) -> None:
     sys.stdout.flush()
-    while block := file.read(_CHUNK_BYTES):
+    left = end - file.tell()
+    while left > 0 and (block := file.read(min(left, _CHUNK_BYTES))):
+        left -= len(block)
         sys.stdout.buffer.write(block)
     sys.stdout.buffer.flush()
+
+
+def _is_output(file: os.stat_result) -> bool:
+    """Whether standard output is this file."""
+    try:
+        return os.path.samestat(file, os.fstat(sys.stdout.fileno()))
+    except (OSError, ValueError):
+        return False  # closed, or no file of the system's
 
 
 def _follow(session: Session, run: Run, file: BinaryIO, raw: bool) -> None:
