@@ -99,10 +99,12 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """All users and tokens. Without a user nobody's role is asked for."""
+    """All users and tokens. ``kept``: there are or were users, so that who is none of them is nobody; else nobody's role is
+    asked for."""
 
     users: dict[str, User] = field(default_factory=dict)
     tokens: dict[str, Token] = field(default_factory=dict)
+    kept: bool = False
 
     def user_of(self, shown: str) -> User | None:
         """The user whose valid token this is; the comparison takes as long for a wrong one."""
@@ -154,7 +156,8 @@ def read(root: Path) -> Access:
 
 
 class Reader:
-    """The users as the file has them now, read again when it changes."""
+    """The users as the file has them now, read again when it changes. That it goes opens no door that it closed: who wants
+    that starts the server anew."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -169,7 +172,8 @@ class Reader:
         except FileNotFoundError:
             mark = (0, 0, 0)
         if mark != self._mark:
-            self._access = read(self._root)
+            access = read(self._root)
+            self._access = replace(access, kept=access.kept or self._access.kept)
             self._mark = mark
         return self._access
 
@@ -221,7 +225,8 @@ def remove_user(root: Path, name: str) -> None:
     def change(access: Access) -> tuple[Access, None]:
         _known(access, name)
         users = {key: user for key, user in access.users.items() if key != name}
-        return Access(users, {key: token for key, token in access.tokens.items() if token.user != name}), None
+        tokens = {key: token for key, token in access.tokens.items() if token.user != name}
+        return replace(access, users=users, tokens=tokens), None
 
     _change(root, f"removed the user {name}", change)
 
@@ -333,7 +338,7 @@ def _from_json(values: Any) -> Access:
         for name, grants in values["users"].items()
     }
     tokens = [Token(**each) for each in values["tokens"]]
-    return Access(users, {token.id: token for token in tokens})
+    return Access(users, {token.id: token for token in tokens}, kept=True)
 
 
 def _grant(values: Any) -> Grant:

@@ -140,14 +140,14 @@ class Guard:
         if where.startswith(PEER):
             return self._peer(int(where.removeprefix(PEER)), access)
         # Without users and without a token everybody who reaches a server on loopback may do everything.
-        return None if self._rules.token or access.users else _owner()
+        return None if self._rules.token or access.kept else _owner()
 
     def _peer(self, uid: int, access: Access) -> Asker | None:
         """Who is at the other end of the Unix socket, by the kernel."""
         name = user_name(uid)
         if uid in (0, os.geteuid()):
             return Asker(_all_rights(name), "kernel")
-        if access.users:
+        if access.kept:
             user = access.users.get(name)
             return Asker(user, "kernel") if user is not None else None
         # Who may write the store's files may as well ask its server.

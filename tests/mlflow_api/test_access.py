@@ -374,6 +374,17 @@ def test_people_with_roles_on_a_server(new_server: Callable[..., Server]) -> Non
         assert store.run(run_id).user == "ann"
 
 
+def test_who_removes_the_last_user_opens_no_door(new_server: Callable[..., Server]) -> None:
+    server = new_server("--name", "box.example.org")
+    assert server.call("GET", "experiments/search", max_results=10).status == 200
+    auth(server.root, "users", "add", "ann", "--role", "viewer")
+    auth(server.root, "users", "remove", "ann")
+    assert server.call("GET", "experiments/search", max_results=10).status == 401
+    assert "answers nobody" in auth(server.root, "users")
+    (server.root / access.FILE).unlink()  # a mistake while it runs
+    assert server.call("GET", "experiments/search", max_results=10).status == 401
+
+
 def test_too_much_is_refused_for_a_while(new_server: Callable[..., Server]) -> None:
     server = new_server("--rate", "2")
     auth(server.root, "users", "add", "ann", "--role", "viewer")

@@ -68,6 +68,12 @@ def users_group(context: click.Context, as_json: bool, as_csv: bool, raw: bool) 
             [[row["user"], "; ".join(_texts(row["roles"])), row["tokens"]] for row in rows],
             raw=raw,
         )
+    elif not rows and access.kept:
+        write_text(
+            "No users any more: the server answers nobody. `mltrack auth users add NAME` makes one; without the file"
+            " server.access.json it begins again with none, and is open.",
+            context.obj.terminal,
+        )
     elif not rows:
         write_text(
             "No users: whoever reaches the server may do everything. `mltrack auth users add NAME` makes one.",
