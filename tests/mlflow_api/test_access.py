@@ -453,7 +453,8 @@ import socket, sys
 c = socket.socket(socket.AF_UNIX)
 c.connect(sys.argv[1])
 body = sys.argv[2].encode()
-c.sendall(b"POST /api/2.0/mlflow/experiments/create HTTP/1.1\\r\\nHost: x\\r\\nContent-Type: application/json\\r\\n"
+c.sendall(b"POST /api/2.0/mlflow/experiments/" + sys.argv[3].encode() + b" HTTP/1.1\\r\\nHost: x\\r\\n"
+          b"Content-Type: application/json\\r\\n"
           b"Connection: close\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(body) + body)
 data = b""
 while part := c.recv(4096):
@@ -470,12 +471,13 @@ def test_the_kernel_says_who_asks_over_the_socket(short_folder: Path) -> None:
         [*COMMAND, "--store", str(root), "server", "--uds", str(place)], stdout=subprocess.DEVNULL
     )
 
-    def ask(name: str, experiment: str) -> str:
+    def ask(name: str, experiment: str, call: str = "create") -> str:
+        body = {"name": experiment} if call == "create" else {"experiment_id": experiment}
         uid = pwd.getpwnam(name).pw_uid
         before = ["setpriv", f"--reuid={uid}", "--regid=65534", "--clear-groups"]
         before += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search", "--"] if uid else []
         done = subprocess.run(
-            [*before, sys.executable, "-c", _ASK, str(place), json.dumps({"name": experiment})],
+            [*before, sys.executable, "-c", _ASK, str(place), json.dumps(body), call],
             capture_output=True,
             text=True,
             timeout=60,
@@ -495,6 +497,18 @@ def test_the_kernel_says_who_asks_over_the_socket(short_folder: Path) -> None:
             rows = store.database.execute("SELECT record FROM decision ORDER BY time_ms DESC LIMIT 1")
         record = json.loads(rows[0][0])
         assert (record["actor"], record["channel"], record["identity"]) == ("daemon", "rest", "kernel")
+        # Three people with three roles: one makes, one only looks, one also deletes.
+        auth(root, "users", "add", "bin", "--role", "viewer")
+        auth(root, "users", "add", "sys", "--role", "manager")
+        with open_store(str(root)) as store:
+            number = str(store.database.execute("SELECT id FROM experiment WHERE name = 'hers/one'")[0][0])
+        assert [ask(name, "hers/two") for name in ("bin", "games")] == ["403", "401"]
+        assert [ask(name, number, "delete") for name in ("daemon", "bin", "sys")] == ["403", "403", "200"]
+        told = [json.loads(line) for line in auth(root, "log").splitlines()]
+        seen = {
+            (line["actor"], "refused" in line) for line in told if line.get("action") == "experiments/delete"
+        }
+        assert seen == {("daemon", True), ("bin", True), ("sys", False)}
     finally:
         process.terminate()
         process.wait(30)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 # A round of reading between two lines of progress.
 _ROUND_SECONDS = 0.5
-_WATCH_SECONDS = 0.5
 _DAMAGED_SHOWN = 20
 
 
@@ -148,8 +147,8 @@ def sources_at(path: str) -> list[str]:
         return [place for place, _ in found.found]
 
 
-def report_reading(session: Session, store: Store, path: str, watch: bool = False) -> None:
-    """Read a source to its end, saying how it goes; with ``watch`` go on until interrupted."""
+def report_reading(session: Session, store: Store, path: str) -> None:
+    """Read a source to its end, saying how it goes."""
     records = points = 0
     reported: set[str] = set()
     while True:
@@ -161,15 +160,10 @@ def report_reading(session: Session, store: Store, path: str, watch: bool = Fals
                 "Another process reads for this store right now; it takes everything in.", session.terminal
             )
             return
-        if report.waiting_runs:
-            if session.terminal.is_tty:
-                write_text(f"{report.waiting_runs:,} runs to go", session.terminal, "dim")
-            continue
-        if not watch:
+        if not report.waiting_runs:
             break
-        if report.records or report.points:
-            write_text(f"{report.records:,} records, {report.points:,} points taken in.", session.terminal)
-        time.sleep(_WATCH_SECONDS)
+        if session.terminal.is_tty:
+            write_text(f"{report.waiting_runs:,} runs to go", session.terminal, "dim")
     state = next(state for state in store.sources() if state.path == path)
     write_text(f"{state.runs:,} runs; {records:,} records, {points:,} points taken in.", session.terminal)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +14,14 @@ import click
 from mltrack.tui.cli.exit_codes import ExitCode
 from mltrack.tui.cli.output import list_options, warn, write_csv, write_json, write_text
 from mltrack.tui.cli.session import Session
+from mltrack.tui.cli.terminal import pause
 from mltrack.tui.draw.numbers import format_bytes
 
 if TYPE_CHECKING:
     from mltrack.store.records import FoldReport
 
+_WATCH_SECONDS = 1.0
+_ROUND_SECONDS = 2.0
 _DAMAGED_SHOWN = 20
 
 
@@ -66,16 +73,28 @@ def sync_command(session: Session, paths: tuple[str, ...], watch: bool) -> None:
     if not places:
         write_text("Nothing waits in a spool of yours.", session.terminal)
         return
+    reads: list[Callable[[], FoldReport]] = []
     with session.open(refresh=False, create=True) as store:
         for place in places:
             write_text(f"{place}:", session.terminal)
             if Path(place).is_dir() and next(journal_folders(Path(place)), None) is not None:
-                _write_report(session, sync(store, Path(place)))
+                reads.append(partial(sync, store, Path(place)))
+                _write_report(session, reads[-1]())
                 continue
             for path in sources_at(place):
                 if path not in {state.path for state in store.sources()}:
                     store.add_source(path, follow=False)
-                report_reading(session, store, path, watch)
+                reads.append(partial(store.read_source, path, _ROUND_SECONDS))
+                report_reading(session, store, path)
+        known: set[str] = set()
+        while watch:
+            sys.stdout.flush()
+            pause(_WATCH_SECONDS)
+            for read in reads:
+                report = read()
+                if report.records or report.points:
+                    _write_report(session, replace(report, damaged=tuple(set(report.damaged) - known)))
+                    known.update(report.damaged)
 
 
 @click.command("backup")
