@@ -385,6 +385,25 @@ def test_who_removes_the_last_user_opens_no_door(new_server: Callable[..., Serve
     assert server.call("GET", "experiments/search", max_results=10).status == 401
 
 
+def test_what_clients_are_told_is_the_servers_name_and_to_show_a_token_of_theirs(store_root: Path) -> None:
+    with open_store(str(store_root)):
+        pass
+    access.add_user(store_root, "ann", [])
+    process = subprocess.Popen(
+        [*COMMAND, "server", "--host", "0.0.0.0", "--port", "0", "--name", "box.example.org"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert lines[1].startswith("  export MLFLOW_TRACKING_URI=http://box.example.org:")
+    assert lines[2] == "  a token of theirs in MLFLOW_TRACKING_TOKEN: mltrack auth token create NAME\n"
+
+
 def test_too_much_is_refused_for_a_while(new_server: Callable[..., Server]) -> None:
     server = new_server("--rate", "2")
     auth(server.root, "users", "add", "ann", "--role", "viewer")

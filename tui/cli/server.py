@@ -66,6 +66,7 @@ def server_command(
         for name, path in (("--uds", uds), ("--tls-cert", tls_cert), ("--tls-key", tls_key)):
             options += [name, str(path.absolute())] if path is not None else []
         return _behind(session, action, [*options, *(word for name in names for word in ("--name", name))])
+    from mltrack.store.access import read
     from mltrack.store.mlflow_api.server import LOOPBACK, serve
     from mltrack.store.opening import open_store
 
@@ -76,9 +77,17 @@ def server_command(
         )
         if place.startswith("unix:"):
             write_text("  requests over this socket, for example curl --unix-socket", session.terminal)
+        elif names and host not in LOOPBACK:
+            called = f"{place.partition('//')[0]}//{names[0]}:{place.rpartition(':')[2]}"
+            write_text(f"  export MLFLOW_TRACKING_URI={called}", session.terminal)
         else:
             write_text(f"  export MLFLOW_TRACKING_URI={place}", session.terminal)
-        if listening.token_file is not None:
+        if read(store.root).kept:
+            write_text(
+                "  a token of theirs in MLFLOW_TRACKING_TOKEN: mltrack auth token create NAME",
+                session.terminal,
+            )
+        elif listening.token_file is not None:
             write_text(f"  export MLFLOW_TRACKING_TOKEN=$(cat {listening.token_file})", session.terminal)
         sys.stdout.flush()
 
