@@ -10,7 +10,7 @@ from typing import Any
 from mltrack.store.database import Database, Row
 from mltrack.store.experiments import ExperimentNames
 from mltrack.store.journal_state import REOPENED, save_state, whole_state
-from mltrack.store.liveness import Here
+from mltrack.store.liveness import QUIET_SECONDS, Here
 from mltrack.store.pending import lay_over
 
 
@@ -83,8 +83,10 @@ def settle_run(
                 last = heard or int(begin.get("start", 0))
                 evidence = here.judge(header, last)
                 if evidence.lost:
-                    status, reason = _how_it_died(folder, jid, evidence.why)
-                    ended = last
+                    status, reason, mark = _how_it_died(folder, jid, evidence.why)
+                    # Its beats are older than its death, and the first is older than its start.
+                    last = max(last, int(begin.get("start", 0)))
+                    ended = mark if mark is not None and last <= mark <= last + 1000 * QUIET_SECONDS else last
                 elif status in ("LOST", "KILLED"):
                     status, reason, ended = "RUNNING", "", None
     elif ends:
@@ -184,13 +186,14 @@ def _start_changed(row: tuple[Any, ...], begin: dict[str, Any]) -> bool:
     return int(begin.get("start", 0)) > int(row[5] or 0)
 
 
-def _how_it_died(folder: Path | None, jid: str, why: str) -> tuple[str, str]:
-    """KILLED with the signal when the process left its mark while dying, else LOST with the proof."""
+def _how_it_died(folder: Path | None, jid: str, why: str) -> tuple[str, str, int | None]:
+    """KILLED with the signal and when (ms), where the process left its mark while dying, else LOST with the proof."""
     if folder is not None:
         for number, name in ((15, "SIGTERM"), (1, "SIGHUP")):
             try:
-                if os.path.getsize(folder / f"signal.{jid}.{number}") > 0:
-                    return "KILLED", f"signal {number} ({name})"
+                facts = os.stat(folder / f"signal.{jid}.{number}")
+                if facts.st_size > 0:
+                    return "KILLED", f"signal {number} ({name})", facts.st_mtime_ns // 1_000_000
             except OSError:
                 continue
-    return "LOST", why
+    return "LOST", why, None

@@ -159,12 +159,16 @@ def test_a_killed_run_is_resumed_where_it_was(tmp_path: Path) -> None:
 def test_a_deadly_signal_is_named_and_still_kills(tmp_path: Path, number: signal.Signals) -> None:
     process, reader = start(tmp_path, TRAINING, "one", RUN, stderr=subprocess.PIPE)
     read_acks(reader, 20)
+    time.sleep(0.3)
+    sent_ms = time.time() * 1000
     process.send_signal(number)
     _, said = process.communicate(timeout=PATIENCE_SECONDS)
     acked = 20 + drain(reader)
     assert process.returncode == -number, said
     run = wait_for(tmp_path, lambda run: run.status == "KILLED")
     assert run.status == "KILLED" and run.reason == f"signal {int(number)} ({number.name})"
+    # It ended when it was killed, not at its last beat: that may be older than the first thing it said.
+    assert run.end_ms is not None and run.start_ms < sent_ms - 100 < run.end_ms
     assert run.metrics["loss"].count >= acked - 20
 
 
