@@ -146,8 +146,12 @@ def _usual(store: Store, places: npt.NDArray[np.int64], goal: str | None) -> lis
     """The params with most to say, and the goal last."""
     found = _importances(store, places, goal) if goal is not None else []
     # Every run has its own seed: what goes along with it is chance.
-    telling = [one for one in found if not is_seed(one.key)][: _AXES - 1]
-    return [*(one.key for one in telling), *([goal] if goal is not None else [])]
+    telling = [one.key for one in found if not is_seed(one.key)]
+    if not telling:  # too few runs to weigh what differs: all of it
+        columns = store.columns
+        texts = ((key, columns.text("param", key)) for key in columns.keys("param")[:_MOST_PARAMS])
+        telling = [key for key, text in texts if not is_seed(key) and len(np.unique(text.codes[places])) > 1]
+    return [*telling[: _AXES - 1], *([goal] if goal is not None else [])]
 
 
 def _importances(store: Store, places: npt.NDArray[np.int64], goal: str) -> list[Importance]:
@@ -228,7 +232,7 @@ def _bands(
     for band in bands:
         curves += [Curve("", band.x, edge, faint=True) for edge in (band.low, band.high)]
     legend = [
-        f"{curve_letter(place)} {band.n:>3} runs  {name}"
+        f"{curve_letter(place)} {band.n:>3} {'run ' if band.n == 1 else 'runs'}  {name}"
         for place, ((name, _), band) in enumerate(zip(shown, bands, strict=True))
     ]
     plot = draw_plot(curves, width, max(6, height - len(legend) - 1), View(ascii=ascii_only))

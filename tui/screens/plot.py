@@ -67,7 +67,10 @@ class PlotScreen(BaseScreen):
         words = ["mltrack"]
         if self.mltrack.where:
             words += ["--store", shlex.quote(self.mltrack.where)]
-        words += ["plot", "--kind", self.kind, *([shlex.quote(",".join(self.names))] if self.names else [])]
+        words += ["plot", "--kind", self.kind]
+        if self.names or (self.question["run_ids"] and self.kind != "confusion"):
+            # Without columns an empty word stands in their place: the first of these is never a run.
+            words.append(shlex.quote(",".join(self.names)))
         words += [run_id[:8] for run_id in self.question["run_ids"][:6]]
         if self.question["filter"]:
             words += ["--filter", shlex.quote(self.question["filter"])]
