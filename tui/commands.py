@@ -39,10 +39,24 @@ COMMANDS: tuple[Command, ...] = (
         "scatter, parallel, importance, hist, bands of these runs; confusion of this one",
         "mltrack plot --kind KIND A,B",
     ),
+    Command(
+        "diff",
+        "[FILE]",
+        "the same file of two runs compared; without a name which files differ",
+        "mltrack compare A B --file FILE",
+    ),
     Command("view", "[save NAME]", "named views: list; save NAME, NAME, drop NAME", "mltrack ls --view NAME"),
+    Command(
+        "move",
+        "EXPERIMENT",
+        "the marked runs, or this one, into this experiment",
+        "mltrack move RUN... EXPERIMENT",
+    ),
     Command(
         "keep", "N", "the best N of this sweep, the others into the trash (asks)", "mltrack keep N PARENT"
     ),
+    Command("trash", "", "what is in the trash, and how many bytes", "mltrack ls --trash"),
+    Command("restore", "RUN", "take a run out of the trash: its name, or its id", "mltrack restore RUN"),
     Command("purge", "", "empty the trash for good (wants the word typed)", "mltrack purge --all"),
     Command("checkpoints", "", "checkpoints and what needs them", "mltrack checkpoints"),
     Command("alerts", "", "what happened to runs since the app was started", "mltrack alerts"),

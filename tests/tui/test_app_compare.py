@@ -208,3 +208,51 @@ def test_a_page_of_metrics_has_one_cursor_and_gives_one_the_whole_screen(demo_st
         await until(pilot, lambda: not overlay.page and not overlay.full and screen.rows.display)
 
     play(demo_store, story, (110, 40), STORY)
+
+
+def test_the_files_of_two_runs_and_the_diff_of_one(demo_store: str) -> None:
+    async def story(pilot: Pilot[None]) -> None:
+        await pilot.press("colon", *"diff", "enter")
+        await until(pilot, lambda: "Files: sage-owl-41 and " in lines(pilot)[0])
+        await until(pilot, lambda: "confusion_matrix.json" in text(pilot))
+        await pilot.press("q")
+        await until(pilot, lambda: isinstance(pilot.app.screen, CompareScreen))
+        await pilot.press("l", "l")
+        named = {"_": "underscore", "/": "slash", ".": "full_stop", " ": "space"}
+        words = "diff images/predictions/000004000.png"
+        await pilot.press("colon", *(named.get(letter, letter) for letter in words), "enter")
+        await until(pilot, lambda: "000004000.png: sage-owl-41 and " in lines(pilot)[0])
+
+    play(demo_store, story, names=STORY)
+
+
+def test_the_end_of_a_reason_is_read_on_a_narrow_screen(demo_store: str) -> None:
+    async def story(pilot: Pilot[None]) -> None:
+        await pilot.press("enter")
+        await until(pilot, lambda: "Why a is better than b" in text(pilot))
+        assert "\u2026" not in text(pilot)
+        assert all(row.startswith(" " * 4) for row in lines(pilot) if row.strip().startswith("points"))
+
+    play(demo_store, story, names=STORY)
+
+
+def test_a_long_value_keeps_the_mark_of_what_differs(demo_store: str) -> None:
+    async def story(pilot: Pilot[None]) -> None:
+        await pilot.press("slash", *"commit", "enter")
+        await until(pilot, lambda: any(row.lstrip("\u258c ").startswith("commit") for row in lines(pilot)))
+        await until(pilot, lambda: "5ffab92d3a" in text(pilot))
+        row = next(row for row in lines(pilot) if row.lstrip("\u258c ").startswith("commit"))
+        assert row.count("\u25c4") == 2 and "\u2026 \u25c4" in row
+        await pilot.press("l", "l")
+        assert not (pilot.app.screen.query_one(CompareTable).cell or "\u25c4").endswith("\u25c4")
+
+    play(demo_store, story, names=STORY)
+
+
+def test_three_runs_are_plotted_by_what_differs_and_the_command_below_does_the_same(demo_store: str) -> None:
+    async def story(pilot: Pilot[None]) -> None:
+        await pilot.press("p")
+        await until(pilot, lambda: "parallel   data.crop, lr, opt.name" in text(pilot))
+        assert "plot --kind parallel '' " in text(pilot)
+
+    play(demo_store, story, names=STORY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 from textual.pilot import Pilot
 
 from mltrack.tui.app import MltrackApp
+from mltrack.tui.commands import COMMANDS, parse_command
 from mltrack.tui.screens.compare import CompareScreen
 from mltrack.tui.screens.dialogs import Question
 from mltrack.tui.screens.runs import RunsScreen
 from mltrack.tui.screens.text import TextScreen
+from mltrack.tui.screens.tidy import TIDYING
 
 Command = tuple[tuple[str, ...], dict[str, str]]
 Story = Callable[[Pilot[None]], Awaitable[None]]
@@ -132,3 +135,38 @@ def test_w_writes_a_report_of_marked_runs_and_a_figure_of_a_chart(
     play(demo_store, story)
     assert page.read_text().count("<svg") >= 3 and "https://" not in page.read_text()
     assert figure.read_bytes().startswith(b"%PDF-1.4")
+
+
+def test_what_is_carried_out_can_be_typed() -> None:
+    assert {command.name for command in COMMANDS} >= {*TIDYING, "diff", "group", "view", "plot", "alerts"}
+    assert parse_command("diff") is not None and parse_command(":diff a/b.yaml") is not None
+    assert parse_command("move") is None and parse_command("restore") is None
+
+
+def test_runs_move_go_and_come_back_by_words(demo_store: str, tmp_path: Path) -> None:
+    store = str(shutil.copytree(demo_store, tmp_path / "story", symlinks=True))
+
+    async def story(pilot: Pilot[None]) -> None:
+        await pilot.press("slash", *"calm-elk-12", "enter")
+        await until(pilot, lambda: "1 of" in text(pilot))
+        await type_command(pilot, "move other/place")
+        await until(pilot, lambda: "to other/place" in text(pilot))
+        await type_command(pilot, "restore calm-elk-12")
+        await until(pilot, lambda: "calm-elk-12 is not in the trash" in text(pilot))
+        await type_command(pilot, "trash")
+        await until(pilot, lambda: "The trash is empty" in text(pilot))
+        await pilot.press("q", "D")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Question))
+        await pilot.press("y")
+        await until(pilot, lambda: "to the trash" in text(pilot))
+        await type_command(pilot, "trash")
+        await until(pilot, lambda: "calm-elk-12" in text(pilot) and ":restore NAME" in text(pilot))
+        assert "other/place" in text(pilot)
+        await pilot.press("q")
+        await type_command(pilot, "restore calm-elk-12")
+        await until(pilot, lambda: "Restored" in text(pilot))
+        for said in ("Undid: Restored", "Undid: Moved", "Undid: Moved"):
+            await pilot.press("u")
+            await until(pilot, lambda said=said: said in text(pilot))  # type: ignore[misc]
+
+    play(store, story)

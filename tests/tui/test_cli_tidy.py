@@ -84,3 +84,22 @@ def test_of_two_who_write_the_same_note_one_is_told_and_no_text_is_lost(small_st
             note = store.run(run_id).note
         assert sorted(outcomes) == sorted([note, "told"]) and note != before
         before = note
+
+
+def test_only_what_is_in_the_trash_is_restored(mltrack: Run, story: str) -> None:
+    answer = mltrack("--store", story, "restore", "calm-elk-12")
+    assert answer.returncode != 0 and "calm-elk-12 is not in the trash" in answer.stderr
+    assert mltrack("--store", story, "undo").returncode != 0
+
+
+def test_few_runs_are_plotted_by_what_differs(mltrack: Run, demo_store: str) -> None:
+    runs = ("sage-owl-41", "calm-elk-12", "dim-ram-23")
+    for kind, title in (("scatter", "val/acc by data.crop"), ("parallel", "data.crop, lr, opt.name")):
+        answer = mltrack("--store", demo_store, "plot", "--kind", kind, "", *runs)
+        assert answer.returncode == 0, answer.stderr
+        assert answer.stdout.startswith(title)
+
+
+def test_a_word_that_is_set_is_told_from_one_that_is_not(mltrack: Run, demo_store: str) -> None:
+    rows = mltrack("--store", demo_store, "compare", "calm-elk-12", "dim-ram-23").stdout.splitlines()
+    assert next(row.split() for row in rows if row.startswith("paper")) == ["paper", "\u2713", "\u00b7"]

@@ -277,7 +277,8 @@ def _text_cells(row: Row, letters: Sequence[str]) -> list[Cell]:
         if value is None:
             cells.append(Cell(ABSENT, "dim"))
             continue
-        text = format_parameter(str(value))
+        # A tag without a value is a word that is set.
+        text = format_parameter(str(value)) if row.section == "params" else str(value) or "✓"
         odd = row.differs and value != row.usual
         cells.append(Cell(text, "yellow" if odd else None if row.differs else "dim"))
     return cells

@@ -33,13 +33,22 @@ def delete_command(session: Session, runs: tuple[str, ...], yes: bool) -> None:
     write_text(decision.sentence, session.terminal)
 
 
+def trashed(store: Store, references: Sequence[str]) -> list[Run]:
+    """The runs that are meant. Raises BadInput for one that is not in the trash."""
+    found = resolve_runs(store, references)
+    for run in found:
+        if run.lifecycle != "trash":
+            raise BadInput(f"{clean(run.name)} is not in the trash.")
+    return found
+
+
 @click.command("restore")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.pass_obj
 def restore_command(session: Session, runs: tuple[str, ...]) -> None:
     """Take runs out of the trash."""
     with session.open() as store:
-        decision = store.restore([run.run_id for run in resolve_runs(store, runs)])
+        decision = store.restore([run.run_id for run in trashed(store, runs)])
     write_text(decision.sentence, session.terminal)
 
 

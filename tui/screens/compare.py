@@ -376,6 +376,7 @@ class CompareScreen(BaseScreen):
             self,
             key,
             "compare_detail",
+            sentences=section == "metrics",
             run_ids=self.run_ids,
             aggregate=self.aggregate,
             section=section,

@@ -137,7 +137,7 @@ async def _show_alerts(screen: BaseScreen) -> None:
     nothing: Line = (
         (" Nothing happened since the app was started; `mltrack alerts` says what is wrong now.", "dim"),
     )
-    await screen.app.push_screen(TextScreen("Alerts", lines or [nothing]))
+    await screen.app.push_screen(TextScreen("Alerts", lines or [nothing], sentences=True))
 
 
 def run_again(screen: BaseScreen, run_id: str) -> None:

@@ -12,7 +12,7 @@ from mltrack.tui.keys import Focus
 from mltrack.tui.raster import Placed
 from mltrack.tui.screens.base import BaseScreen
 from mltrack.tui.widgets.lines import Lines
-from mltrack.tui.widgets.look import Line, shown, spans_of
+from mltrack.tui.widgets.look import Line, broken, shown, spans_of
 from mltrack.tui.widgets.picture_page import PicturePage
 
 # A page that is there sooner than this never says that it waits.
@@ -23,12 +23,16 @@ _TOPIC = "text page"
 class TextScreen(BaseScreen):
     """A title and lines; esc goes back."""
 
-    def __init__(self, title: str, lines: Sequence[Line] | None, note: str = "") -> None:
-        """``lines`` are None while they are still to come: `fill` brings them."""
+    def __init__(
+        self, title: str, lines: Sequence[Line] | None, note: str = "", *, sentences: bool = False
+    ) -> None:
+        """``lines`` are None while they are still to come: `fill` brings them. ``sentences``: a line that is longer than the
+        screen is wide goes on below, because its end is what it says."""
         super().__init__()
         self.heading = title
         self.lines = lines
         self.note = note
+        self.sentences = sentences
         self.pictures: Sequence[Placed] = ()
         self.ask_again: Callable[[], None] | None = None
         """Asks once more for what the page shows, when the terminal turns out to draw pictures."""
@@ -64,9 +68,11 @@ class TextScreen(BaseScreen):
             self._show_heading()
 
     def _show_lines(self) -> None:
-        self.query_one("#page", PicturePage).show_pictures(
-            self.lines or [((" Nothing to show.", "dim"),)], self.pictures
-        )
+        page = self.query_one("#page", PicturePage)
+        lines = self.lines or [((" Nothing to show.", "dim"),)]
+        if self.sentences:
+            lines = [part for line in lines for part in broken(line, self.size.width)]
+        page.show_pictures(lines, self.pictures)
 
     def _show_waiting(self) -> None:
         if self.lines is None:
@@ -74,6 +80,8 @@ class TextScreen(BaseScreen):
 
     def on_resize(self) -> None:
         self._show_heading()
+        if self.sentences and self.lines is not None:
+            self._show_lines()
         self.show_footer()
 
     def _show_heading(self) -> None:
@@ -90,11 +98,13 @@ def open_text(
     heading: str,
     call: str,
     read: Callable[[Any], tuple[str, Sequence[Line]]] | None = None,
+    *,
+    sentences: bool = False,
     **options: Any,
 ) -> None:
     """Open a page over ``screen`` at once, and fill it when the worker has answered: a key that is pressed before that
     belongs to the page already, so that esc closes it and nothing else. ``read`` gives the answer's title and lines."""
-    page = TextScreen(heading, None)
+    page = TextScreen(heading, None, sentences=sentences)
 
     def arrived(answer: Any) -> None:
         page.fill(*(read or read_lines)(answer))

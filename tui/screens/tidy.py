@@ -82,11 +82,43 @@ async def checkpoints(screen: BaseScreen, words: str) -> None:
     def read(lines: list[Any]) -> tuple[str, list[Line]]:
         return "Checkpoints", [spans_of(line) for line in lines]
 
-    open_text(screen, "Checkpoints", "checkpoint_lines", read)
+    open_text(screen, "Checkpoints", "checkpoint_lines", read, sentences=True)
+
+
+async def trash(screen: BaseScreen, words: str) -> None:
+    """`:trash`: what is in it."""
+    from mltrack.tui.screens.text import open_text
+
+    open_text(screen, "Trash", "trash_lines")
+
+
+async def restore(screen: BaseScreen, words: str) -> None:
+    """`:restore RUN`: out of the trash again."""
+    screen.mltrack.live.ask(
+        "in_trash",
+        lambda run_id: screen.decide("restore", run_ids=[run_id]),
+        screen.failed,
+        reference=words,
+    )
+
+
+async def move(screen: BaseScreen, words: str) -> None:
+    """`:move EXPERIMENT`: the marked runs, or the one that is looked at."""
+    from mltrack.tui.screens.runs import RunsScreen
+
+    one = screen.looked_at
+    chosen = screen.chosen() if isinstance(screen, RunsScreen) else [one] if one is not None else []
+    if chosen:
+        screen.decide("move", run_ids=chosen, experiment=words)
+    else:
+        screen.say("There is no run to move.")
 
 
 TIDYING: dict[str, Callable[[BaseScreen, str], Awaitable[None]]] = {
     "keep": keep,
+    "move": move,
+    "trash": trash,
+    "restore": restore,
     "purge": purge,
     "checkpoints": checkpoints,
 }

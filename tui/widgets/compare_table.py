@@ -18,7 +18,7 @@ from textual.reactive import reactive
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from mltrack.tui.clean import cell_width, pad
+from mltrack.tui.clean import cell_width, clip, pad
 from mltrack.tui.draw.braille import curve_letter
 from mltrack.tui.widgets.bindings import bindings_of
 from mltrack.tui.widgets.look import Line, Span, blank, shown, strip_of
@@ -30,7 +30,17 @@ _NARROWEST_LABEL, _WIDEST_LABEL = 14, 32
 _NARROWEST_RUN, _WIDEST_RUN = 14, 40
 _PAGE = 64
 
+ODD = " ◄"
+"""Behind a value that is not the usual one of its row."""
 Cells = Sequence[tuple[str, str]]
+
+
+def _fit(text: str, room: int) -> str:
+    """A cell in its room: a value that is too long loses its end, not its mark."""
+    odd = shown(ODD)
+    if text.endswith(odd) and cell_width(text) > room:
+        text = clip(text.removesuffix(odd), room - cell_width(odd)) + odd
+    return pad(text, room)
 
 
 @dataclass(frozen=True)
@@ -129,10 +139,10 @@ class CompareTable(ScrollView, can_focus=True):
 
     @property
     def cell(self) -> str | None:
-        """The text under the cursor."""
+        """The text under the cursor, without the mark of what differs."""
         entry = self.current
         cells = self._cells.get(entry.place) if entry is not None and entry.place is not None else None
-        return cells[self.column][0] if cells and self.column < len(cells) else None
+        return cells[self.column][0].removesuffix(ODD) if cells and self.column < len(cells) else None
 
     # -- moves
 
@@ -262,7 +272,7 @@ class CompareTable(ScrollView, can_focus=True):
         else:
             for run in self._on_screen():
                 text, style = cells[run] if run < len(cells) else ("", "")
-                spans += [(" ", ""), (pad(shown(text), self._each - 1), style)]
+                spans += [(" ", ""), (_fit(shown(text), self._each - 1), style)]
         return strip_of(spans, width, "cursor" if here else "")
 
     def _head(self, y: int) -> list[Span]:

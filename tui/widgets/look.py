@@ -25,6 +25,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069
 
 _ascii_only = False
 _KEPT_LENGTH = 256
+_HANGING = 4
 _palette = PALETTES["dark"]
 
 
@@ -95,6 +96,27 @@ def shown(text: str) -> str:
         return text
     # The same pieces of charts and tables are drawn again and again; long texts are not worth keeping.
     return _shown(text, _ascii_only) if len(text) <= _KEPT_LENGTH else _shown.__wrapped__(text, _ascii_only)
+
+
+def broken(line: Line, width: int) -> list[Line]:
+    """A line in pieces that fit, broken between words; what goes on below stands under its second span, where it has one."""
+    if sum(cell_width(shown(text)) for text, _ in line) <= width:
+        return [line]
+    first = cell_width(shown(line[0][0])) if len(line) > 1 else 0
+    gap: Span = (" " * (first if 0 < first <= width // 2 else _HANGING), "")
+    pieces: list[list[Span]] = [[]]
+    used = 0
+    for text, style in line:
+        for word in re.findall(" +|[^ ]+", text):
+            long = cell_width(shown(word))
+            if used + long > width:
+                if word.isspace():
+                    continue
+                pieces.append([gap])
+                used = len(gap[0])
+            pieces[-1].append((word, style))
+            used += long
+    return [tuple(piece) for piece in pieces]
 
 
 @lru_cache(8192)

@@ -6,11 +6,13 @@ from typing import Any
 
 from mltrack.store.errors import BadInput
 from mltrack.store.store import Store
+from mltrack.tui.clean import cell_width, clean, pad
 from mltrack.tui.cli.tidy import find_checkpoints, models_of, trim
-from mltrack.tui.cli.trash import size_of
+from mltrack.tui.cli.trash import size_of, trashed
 from mltrack.tui.draw.numbers import format_bytes
 
 _MOST = 100_000
+_MOST_SHOWN = 1_000
 
 
 def weigh_keep(store: Store, run_id: str, count: int) -> dict[str, Any]:
@@ -47,12 +49,41 @@ def weigh_purge(store: Store) -> dict[str, Any]:
     }
 
 
+def in_trash(store: Store, reference: str) -> str:
+    """The id of the run in the trash that a person means. Raises BadInput for one that is not there."""
+    return trashed(store, [reference])[0].run_id
+
+
+def trash_lines(store: Store) -> dict[str, Any]:
+    """What is in the trash, the newest run first, with how it comes back."""
+    found = store.runs(store.search("", lifecycle="trash", limit=_MOST_SHOWN).run_ids, (), ())
+    if not found:
+        return {"title": "Trash", "lines": [[[" The trash is empty.", "dim"]]]}
+    sizes = [size_of(run, store) for run in found]
+    more = " (the newest)" if len(found) == _MOST_SHOWN else ""
+    head = f" {len(found):,} runs{more}, {format_bytes(sum(sizes))}. :restore NAME takes one out, :purge empties it."
+    lines: list[list[list[str]]] = [[[head, "dim"]], []]
+    wide = max(cell_width(clean(run.name, None)) for run in found)
+    for run, size in zip(found, sizes, strict=True):
+        lines.append(
+            [
+                [f" {pad(clean(run.name, None), wide)}  ", ""],
+                [f"{run.run_id[:8]}  ", "dim"],
+                [f"{format_bytes(size):>8}  ", ""],
+                [f"{run.experiment}   {run.user}", "dim"],
+            ]
+        )
+    return {"title": "Trash", "lines": lines}
+
+
 def checkpoint_lines(store: Store) -> list[list[list[str]]]:
     """All checkpoints of the store's runs as lines, the spare ones first."""
     found = find_checkpoints(store)
     found.sort(key=lambda pair: bool(pair[1].needed))
     spare = [one for _, one in found if not one.needed]
     total = format_bytes(sum(one.size for one in spare))
+    if not found:
+        return [[[" No file of a run is a checkpoint by its name.", "dim"]]]
     head = f" {len(spare):,} of {len(found):,} are needed by nothing, {total}. `mltrack checkpoints --delete` removes them."
     lines: list[list[list[str]]] = [[[head, "dim"]], []]
     wide = max((len(run.name) for run, _ in found), default=0)
@@ -69,4 +100,4 @@ def checkpoint_lines(store: Store) -> list[list[list[str]]]:
     return lines
 
 
-CALLS = (weigh_keep, weigh_purge, checkpoint_lines)
+CALLS = (weigh_keep, weigh_purge, in_trash, trash_lines, checkpoint_lines)
