@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mltrack.store.records import Run, Summary
+from mltrack.tui.cli.run_look import status_cell, status_sentence
 from mltrack.tui.comparison import (
     Row,
     association,
@@ -21,6 +22,7 @@ from mltrack.tui.comparison import (
     parse_packages,
     text_diff,
 )
+from mltrack.tui.widgets.compare_table import fit
 
 
 def make_run(name: str, acc: float | None, facts: dict[str, object] | None = None, **params: str) -> Run:
@@ -130,3 +132,18 @@ def test_a_diff_is_a_patch_and_equal_texts_have_none() -> None:
     assert text_diff("a\nb", "a\nb", ("x", "y")) == []
     lines = text_diff("a\nb\n", "a\nc\n", ("x", "y"))
     assert ("-b", "red") in lines and ("+c", "green") in lines
+
+
+def test_a_cell_that_is_too_narrow_keeps_what_it_says() -> None:
+    assert fit(".192452  +16.2%", 13) == ".1924  +16.2%"
+    assert fit(".9287  -.25%", 13) == ".9287  -.25% "
+    assert fit("1.5e-12345  +16.2%", 12) == "1.5e-12345 …"
+    assert fit("5ffab92d3a ± e306cc ◄", 14) == "5ffab92d3a … ◄" or fit("5ffab92d3a ± e306cc ◄", 14).endswith(
+        "… ◄"
+    )
+
+
+def test_a_signal_has_its_name_where_there_is_no_room_for_more() -> None:
+    killed = Run("a", "a", "e", "KILLED", reason="signal 15 (SIGTERM)")
+    assert status_cell(killed, 0).text == "✗ SIGTERM"
+    assert status_sentence(killed, 0) == "✗ killed: signal 15 (SIGTERM)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from mltrack.store.records import Run
 
 _REASON_CELLS = 12
+_SIGNAL = re.compile(r"signal [0-9]+ \((SIG[A-Z0-9]+)\)")
 
 
 def now_ms() -> int:
@@ -34,6 +36,8 @@ def status_cell(run: Run, now: int) -> Cell:
         word = f"{min(100, max(0, 100 * run.step // run.total))}%"
     elif run.status in ("FAILED", "KILLED") and run.reason:
         first = run.reason.strip().split("\n")[0]
+        named = _SIGNAL.fullmatch(first)
+        first = named[1] if named else first
         word = first if len(first) <= _REASON_CELLS else first[: _REASON_CELLS - 1] + "…"
     return Cell(f"{look.glyph} {word}", look.colour)
 

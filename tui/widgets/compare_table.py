@@ -35,8 +35,19 @@ ODD = " ◄"
 Cells = Sequence[tuple[str, str]]
 
 
-def _fit(text: str, room: int) -> str:
-    """A cell in its room: a value that is too long loses its end, not its mark."""
+def fit(text: str, room: int) -> str:
+    """A cell in its room: a value that is too long loses its end, not its mark, and a number its last decimals, not half of
+    how far it is from the best: `+16…` may be anything."""
+    over = cell_width(text) - room
+    number, gap, change = text.rpartition("  ")
+    if (
+        over > 0
+        and gap
+        and change[:1] in "+-x"
+        and len(number.partition(".")[2]) > over
+        and "e" not in number
+    ):
+        return number[:-over] + gap + change
     odd = shown(ODD)
     if text.endswith(odd) and cell_width(text) > room:
         text = clip(text.removesuffix(odd), room - cell_width(odd)) + odd
@@ -272,7 +283,7 @@ class CompareTable(ScrollView, can_focus=True):
         else:
             for run in self._on_screen():
                 text, style = cells[run] if run < len(cells) else ("", "")
-                spans += [(" ", ""), (_fit(shown(text), self._each - 1), style)]
+                spans += [(" ", ""), (fit(shown(text), self._each - 1), style)]
         return strip_of(spans, width, "cursor" if here else "")
 
     def _head(self, y: int) -> list[Span]:
