@@ -41,7 +41,7 @@ def test_a_view_saved_in_the_app_is_one_at_the_prompt(
     app.press("/seed = 1 and opt.name = lion\r").until(r"\d+ of 79")
     app.press(":view save lions\r").until("Saved as lions")
     app.press("b").until("Group by")
-    app.press("\x15seed,opt.name\r").until(r"by seed,opt.name.*1 of \d+ runs")
+    app.press("\x15seed,opt.name\r").until(r"by seed,opt.name.*1 group of \d+ runs")
     app.press("\r").until(r"seed = 1 and opt.name = lion")
     app.press("\x1b").until("79 of 79")
     app.press(":view lions\r").until("View lions")

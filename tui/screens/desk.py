@@ -87,6 +87,8 @@ async def plot(screen: BaseScreen, words: str) -> None:
         screen.say(f"There is no plot '{kind}'; there are {', '.join(KINDS)} and confusion.")
     elif question is None:
         screen.say("There are no runs to plot here: go to the table (1).")
+    elif isinstance(screen, PlotScreen):
+        screen.draw(kind, names, question)
     else:
         await screen.app.push_screen(PlotScreen(kind, names, question))
 

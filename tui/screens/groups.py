@@ -80,7 +80,12 @@ class GroupsScreen(BaseScreen):
         if answer is None:
             head.append(("   grouping", "dim"))
         else:
-            head.append((f"   {answer['total']:,} of {answer['runs']:,} runs", "dim"))
+            head.append(
+                (
+                    f"   {answer['total']:,} {'group' if answer['total'] == 1 else 'groups'} of {answer['runs']:,} runs",
+                    "dim",
+                )
+            )
             head.append((f"   m {self._aggregate} values, mean ± std", "dim"))
         self.query_one("#head", Lines).show([tuple(head)])
         if answer is None:

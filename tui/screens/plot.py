@@ -47,6 +47,14 @@ class PlotScreen(BaseScreen):
     def focuses(self) -> tuple[Focus, ...]:
         return ("plot", "text", "everywhere")
 
+    def plotted(self) -> dict[str, Any]:
+        return self.question
+
+    def draw(self, kind: str, names: list[str], question: dict[str, Any]) -> None:
+        """Another picture in the place of this one: `:plot` typed here."""
+        self.kind, self.names, self.question = kind, names, question
+        self._load()
+
     def on_store_changed(self, message: StoreChanged) -> None:
         self._load()
 
