@@ -6,6 +6,7 @@ NEEDED: dict[tuple[str, str], str] = {
     ("runs", "tag"): "editor",
     ("runs", "rename"): "editor",
     ("runs", "note"): "editor",
+    ("run", "note_here"): "editor",
     ("runs", "trash"): "editor",
     ("runs", "register"): "editor",
     ("runs", "pin_for_all"): "editor",

@@ -15,6 +15,7 @@ from mltrack.tui.app import MltrackApp
 from mltrack.tui.commands import COMMANDS, parse_command
 from mltrack.tui.screens.compare import CompareScreen
 from mltrack.tui.screens.dialogs import Question
+from mltrack.tui.screens.run import RunScreen
 from mltrack.tui.screens.runs import RunsScreen
 from mltrack.tui.screens.text import TextScreen
 from mltrack.tui.screens.tidy import TIDYING
@@ -170,3 +171,21 @@ def test_runs_move_go_and_come_back_by_words(demo_store: str, tmp_path: Path) ->
             await until(pilot, lambda said=said: said in text(pilot))  # type: ignore[misc]
 
     play(store, story)
+
+
+def test_a_run_is_stopped_and_noted_from_its_own_screen(
+    demo_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    async def story(pilot: Pilot[None]) -> None:
+        await pilot.press("slash", *"calm-elk-12", "enter")
+        await until(pilot, lambda: "1 of" in text(pilot))
+        await pilot.press("enter")
+        await until(pilot, lambda: isinstance(pilot.app.screen, RunScreen) and "Charts" in text(pilot))
+        await pilot.press("X")
+        await until(pilot, lambda: "calm-elk-12 is not running" in text(pilot))
+        await pilot.press("e")
+        await until(pilot, lambda: "At a prompt: mltrack note" in text(pilot))
+
+    play(demo_store, story)

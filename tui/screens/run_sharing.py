@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mltrack.tui.screens.base import BaseScreen
+from mltrack.tui.screens.one_run import ask_stop, write_note
 from mltrack.tui.widgets.charts import Charts
 
 
@@ -17,6 +18,12 @@ class RunSharing(BaseScreen):
     @property
     def looked_at(self) -> str | None:
         return self.run_id
+
+    def action_note_here(self) -> None:
+        write_note(self, self.run_id)
+
+    def action_stop_here(self) -> None:
+        ask_stop(self, self.run_id)
 
     @property
     def reported(self) -> list[str]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from textual.app import SuspendNotSupported
-
-from mltrack.tui.clean import clean, clip
+from mltrack.tui.clean import clip
 from mltrack.tui.draw.numbers import format_bytes
+from mltrack.tui.screens.one_run import ask_stop, write_note
 from mltrack.tui.screens.runs_columns import RunsColumns
 from mltrack.tui.widgets.look import shown
 
@@ -127,62 +126,14 @@ class RunsChanges(RunsColumns):
             self.say("There is no run to stop.")
             return
 
-        def ask(target: dict[str, Any]) -> None:
-            from mltrack.tui.screens.dialogs import Question
-
-            def stop(yes: bool | None) -> None:
-                if yes:
-                    self.mltrack.live.ask(
-                        "stop",
-                        lambda done: self.say(f"{done['sentence']}.", "green"),
-                        self.failed,
-                        run_id=run_id,
-                        pid=target["pid"],
-                        started=target["started"],
-                    )
-
-            name = clip(shown(str(target["name"])), _NAMES_IN_QUESTION)
-            owner = target["user"] or "nobody known"
-            self.app.push_screen(Question(f"Stop {name}: {target['what']}, of {owner}?"), stop)
-
-        self.mltrack.live.ask("stop_target", ask, self.failed, run_id=run_id)
+        ask_stop(self, run_id)
 
     def action_note(self) -> None:
         run_id = self.table.current
         if run_id is None:
             self.say("There is no run to write a note on.")
             return
-        self.mltrack.live.ask(
-            "note_of", lambda note: self._edit_note(run_id, str(note)), self.failed, run_id=run_id
-        )
-
-    def _edit_note(self, run_id: str, before: str) -> None:
-        """Give the terminal to $EDITOR; what was written is kept whatever happens."""
-        from mltrack.store.errors import BadInput
-        from mltrack.tui.cli.edits import edit_text, keep_text
-
-        try:
-            with self.app.suspend():
-                text = edit_text(before)
-        except SuspendNotSupported:
-            self.say(f"Not possible here. At a prompt: mltrack note {run_id[:8]} --edit", "error")
-            return
-        except BadInput as error:
-            self.say(clean(str(error)), "error")
-            return
-        if text == before:
-            self.say("The note was not changed.", "dim")
-            return
-
-        def done(decision: dict[str, Any]) -> None:
-            self.decided()
-            self.say(f"{decision['sentence']}.   u takes it back", "green")
-            self.reload()
-
-        def refused(error: dict[str, Any]) -> None:
-            self.say(f"{error.get('message', '')} Your text is in {keep_text(text)}", "error")
-
-        self.mltrack.live.ask("write_note", done, refused, run_id=run_id, before=before, text=text)
+        write_note(self, run_id)
 
     def action_register(self) -> None:
         from mltrack.tui.screens.models_register import register_model
