@@ -232,15 +232,18 @@ def _outcome(error: BaseException | None) -> tuple[str, int | None, dict[str, ob
         return ("FINISHED" if code == 0 else "FAILED"), code, {}
     import traceback
 
-    text = (
-        "".join(traceback.format_exception(error))[-65536:]
-        .encode("utf-8", "backslashreplace")
-        .decode("utf-8")
-    )
-    reason = f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace").decode("utf-8")[:500]
+    from mltrack.store.client.secrets import redact_text
+
+    # What could not be reached is often named with its password. Redacted before it is cut: half a token is not known as one.
+    text = _whole(redact_text("".join(traceback.format_exception(error)))[-65536:])
+    reason = _whole(redact_text(f"{type(error).__name__}: {error}"))[:500]
     if isinstance(error, KeyboardInterrupt):
         return "KILLED", 130, {"signal": 2, "reason": "KeyboardInterrupt", "traceback": text}
     return "FAILED", 1, {"reason": reason, "traceback": text}
+
+
+def _whole(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def active_run() -> ActiveRun | None:
@@ -264,7 +267,8 @@ def log_metrics(metrics: Mapping[str, float], step: int | None = None, timestamp
 
 
 def log_param(key: str, value: object) -> None:
-    """A setting of the run, stored as text, once: a different second value is shown as a conflict."""
+    """A setting of the run, stored as text, once: a different second value is shown as a conflict. Of what looks like a
+    password or a token ``***`` is stored, and a line says so."""
     _run().log_params({key: value})
 
 

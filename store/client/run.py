@@ -11,7 +11,7 @@ from time import monotonic, sleep, time_ns
 from mltrack.store.client.journal import AppendFile, Journal, encode_number, now_ms, run_folder
 from mltrack.store.client.series_state import SeriesState
 from mltrack.store.client.trouble import Trouble
-from mltrack.store.client.values import Refused, check_key, check_number, check_step, check_text
+from mltrack.store.client.values import Refused, check_key, check_number, check_param, check_step, check_text
 
 TYPE_CHECKING = False  # not typing's: the import must cost little
 if TYPE_CHECKING:
@@ -302,6 +302,8 @@ class ActiveRun:
             except Refused as error:
                 self._refuse(f"{op} {key!r}", str(error))
                 continue
+            if op == "param":
+                text = check_param(name, text, self.trouble)
             size += len(name) + len(text)
             if kept and size > RECORD_CHARACTERS:
                 self.record(op, v=kept)

@@ -311,6 +311,15 @@ def redact_text(text: str) -> str:
     return _redact_tokens(text)
 
 
+def redact_setting(name: str, value: str) -> str:
+    """The value of a param as it may be stored: ``***`` when the name says what it is, else without the secrets in it."""
+    return (
+        REDACTED
+        if value and looks_secret(name, value) and _name_verdict(name[-200:]) != "plain"
+        else redact_text(value)
+    )
+
+
 def redact_command(argv: Sequence[str]) -> list[str]:
     """A command line as it may be stored: one item per argument, secrets as ``***``."""
     shown: list[str] = []

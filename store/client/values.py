@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+TYPE_CHECKING = False  # not typing's: the import must cost little
+if TYPE_CHECKING:
+    from mltrack.store.client.trouble import Trouble
+
 KEY_CHARACTERS = 1000
 # What an index of PostgreSQL holds beside the number of a run, with our escapes.
 KEY_BYTES = 2000
@@ -38,6 +42,17 @@ def check_text(value: object) -> str:
         )
     _check_utf8(text)
     return text
+
+
+def check_param(key: str, text: str, say: Trouble) -> str:
+    """A param's text as it is kept. Whole configurations are logged as params, keys to other services with them: those are not
+    for everybody who looks."""
+    from mltrack.store.client.secrets import redact_setting
+
+    shown = redact_setting(key, text)
+    if shown != text:
+        say(f"param {key!r} looks like a secret: *** was stored in its place", about=f"secret|{key}")
+    return shown
 
 
 def check_number(value: object) -> float:

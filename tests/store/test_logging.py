@@ -137,6 +137,27 @@ def test_values_are_exact_or_refused_with_a_record(root: Path, capfd: pytest.Cap
     assert "was not stored" in capfd.readouterr().err
 
 
+def test_secrets_in_params_and_errors_are_not_kept(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Who logs a whole configuration logs its keys, too; and an error names the address it could not reach."""
+    token, address = "hf_" + "Abcdefgh12345678", "postgres://me:open-sesame@host/db"
+    params = {"api_key": "sesame-street", "hub": token, "db": address, "lr": "0.1", "pad_token": "<pad>"}
+    params |= {"max_tokens": "512", "note": "prose: the key idea", "use_token": "true"}
+    with pytest.raises(RuntimeError), mltrack.start_run(run_name="one"):
+        mltrack.log_params(params)
+        raise RuntimeError(f"cannot reach {address} with {token}")
+    said = capfd.readouterr().err
+    assert said.count("looks like a secret") == 3 and "'api_key'" in said
+    with read(root) as store:
+        found = store.run("one")
+        kept = {"api_key": "***", "hub": "hf_***", "db": "postgres://***@host/db"}
+        assert found.params == params | kept
+        assert found.reason == "RuntimeError: cannot reach postgres://***@host/db with hf_***"
+        assert "RuntimeError: cannot reach postgres" in found.facts["end"]["traceback"]
+    for path in root.rglob("*"):
+        assert not path.is_file() or b"sesame" not in path.read_bytes(), path
+    assert "sesame" not in said and token not in said
+
+
 def test_artifacts_are_whole_and_keep_what_they_were(root: Path, tmp_path: Path) -> None:
     checkpoint = tmp_path / "last.ckpt"
     checkpoint.write_bytes(b"first")
