@@ -60,6 +60,11 @@ def follow(run: ActiveRun, system_metrics: bool) -> None:
         thread = threading.Thread(target=_slow_facts, args=(run,), name="mltrack-facts", daemon=True)
         thread.start()
         run.on_end.append(lambda: thread.join(FACTS_SECONDS))
+    follow_machine(run, system_metrics)
+
+
+def follow_machine(run: ActiveRun, system_metrics: bool) -> None:
+    """Start the sampler, which ends with the run."""
     if system_metrics and os.environ.get("MLTRACK_SYSTEM_METRICS") != "0":
         _start_sampler(run)
 

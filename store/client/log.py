@@ -151,6 +151,10 @@ def start_run(
 
             run.ship = choice.url
             start_shipper(choice.url, run.trouble)
+    elif ranks.local_rank == 0:
+        from mltrack.store.client.facts import follow_machine
+
+        follow_machine(run, system_metrics)  # the first of its node: nobody else sees what that machine does
     return run
 
 

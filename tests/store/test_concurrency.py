@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mltrack.store import open_store
+from mltrack.store.errors import NotFound
 from mltrack.store.records import Run
 
 RUN = "0c" * 16
@@ -241,6 +242,32 @@ sys.exit(max(rank.wait() for rank in ranks))
             for rank in range(8):
                 points = store.points(run.run_id, "loss", rank=rank)
                 assert points.values.tolist() == [rank + step / 7 for step in range(100)]
+
+
+def test_each_machine_of_a_training_is_sampled_by_its_first_rank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLTRACK_SYSTEM_METRICS")
+    code = """
+import time
+import mltrack
+with mltrack.start_run():
+    mltrack.log_metric("loss", 1.0, step=0)
+    time.sleep(1.3)
+"""
+    common = {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
+    ranks = [start(tmp_path, code, RANK=str(rank), LOCAL_RANK=str(rank % 2), **common) for rank in range(4)]
+    all_fine(ranks)
+    with open_store(str(tmp_path)) as store:
+        store.refresh(None)
+        (run_id,) = store.search("").run_ids
+        assert store.run(run_id).status == "FINISHED"
+        for rank in (0, 2):
+            assert len(store.points(run_id, "system/memory_bytes", rank=rank).steps) > 0
+        for rank in (1, 3):
+            with pytest.raises(NotFound):
+                store.points(run_id, "system/memory_bytes", rank=rank)
+    assert list((tmp_path / "open").iterdir()) == []
 
 
 @pytest.mark.parametrize("begin", ["before the others", "with the others"])
