@@ -64,6 +64,8 @@ def run_command(
         problem = runner.start(list(argv), {**env, "MLTRACK_CONSOLE": "0"})
         if problem is not None:
             log.write(problem[1] + "\n", "stderr")
+            if warn is not None:
+                warn(problem[1].removeprefix("mltrack: "))
             return CommandResult(problem[0], None, (problem[1],))
         code = runner.pump()
         last_lines = log.last_lines()

@@ -283,6 +283,24 @@ def test_exec_makes_a_run_of_any_command(mltrack: Run, tmp_path: Path) -> None:
     assert (code, run["status"], run["reason"]) == (137, "KILLED", "SIGKILL")
     code, run = execute("absent", str(tmp_path / "no-such-program"))
     assert (code, run["status"]) == (127, "FAILED")
+    answer = mltrack("--store", store, "exec", "--", str(tmp_path / "no-such-program"), cwd=tmp_path)
+    assert answer.stderr == f"mltrack: {tmp_path / 'no-such-program'}: command not found\n"
+
+
+def test_show_says_what_was_not_stored_and_why_it_failed(
+    mltrack: Run, command: tuple[tuple[str, ...], dict[str, str]], tmp_path: Path
+) -> None:
+    script = (
+        "import mltrack\nwith mltrack.start_run(run_name='odd'):\n"
+        "    mltrack.log_metric('loss', 'low', step=1)\n    raise ValueError('no such \\x1b[31mdata')\n"
+    )
+    store = str(tmp_path / "store")
+    environ = {**command[1], "MLTRACK_STORE": store}
+    subprocess.run([sys.executable, "-c", script], env=environ, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    page = mltrack("--store", store, "show", "odd").stdout
+    assert "NOT STORED  1\n  metric 'loss': a metric value must be a number, not str\n" in page
+    assert "TRACEBACK\n  Traceback (most recent call last):\n" in page
+    assert "  ValueError: no such ␛[31mdata\n" in page
 
 
 def test_what_a_command_logs_goes_to_the_run_of_exec(mltrack: Run, tmp_path: Path) -> None:

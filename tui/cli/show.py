@@ -102,6 +102,24 @@ def write_page(run: Run, terminal: Terminal, everything: bool, far: Sequence[Cop
         write_text("", terminal)
         _write_metrics(run, terminal, everything)
     _write_files(run, far, terminal, everything)
+    _write_refused(run, terminal)
+    end = run.facts.get("end")
+    if isinstance(end, Mapping) and end.get("traceback"):
+        write_text("", terminal)
+        write_text("TRACEBACK", terminal, "header")
+        for line in str(end["traceback"]).splitlines():
+            write_text(f"  {line}", terminal)
+
+
+def _write_refused(run: Run, terminal: Terminal) -> None:
+    """What the training wanted to log and could not, with the reason."""
+    refused = run.facts.get("refused")
+    if not isinstance(refused, Mapping) or not refused:
+        return
+    write_text("", terminal)
+    write_text(f"NOT STORED  {len(refused)}", terminal, "header")
+    for _, (what, why) in sorted(refused.items()):
+        write_text(f"  {what}: {why}", terminal, "yellow")
 
 
 def _write_metrics(run: Run, terminal: Terminal, everything: bool) -> None:

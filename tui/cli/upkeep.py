@@ -91,7 +91,10 @@ def sync_command(session: Session, paths: tuple[str, ...], watch: bool) -> None:
             sys.stdout.flush()
             pause(_WATCH_SECONDS)
             for read in reads:
-                report = read()
+                try:
+                    report = read()
+                except FileNotFoundError:
+                    continue  # whoever copies to there has just replaced it
                 if report.records or report.points:
                     _write_report(session, replace(report, damaged=tuple(set(report.damaged) - known)))
                     known.update(report.damaged)
