@@ -28,6 +28,10 @@ class StoredFile:
 
 def artifact_path(path: str) -> PurePosixPath:
     """A relative path without '..', empty parts or control of where it lands. Raises Refused."""
+    try:
+        os.fsencode(path)
+    except (TypeError, UnicodeEncodeError):
+        raise Refused(f"the artifact path {path!r} can be no file's name") from None
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts or not pure.parts or "\0" in path:
         raise Refused(f"the artifact path {path!r} must be relative, without '..'")
@@ -41,6 +45,8 @@ def store_file(source: Path, root: Path, folder: Path, target: str) -> StoredFil
         fd = os.open(source, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
     except OSError as error:
         raise Refused(f"the file {str(source)!r} cannot be read ({error.strerror})") from None
+    except ValueError:  # a NUL character, or half of a surrogate pair
+        raise Refused(f"the file {str(source)!r} cannot be read (no file has such a name)") from None
     with os.fdopen(fd, "rb") as reader:
         facts = os.fstat(reader.fileno())
         if not stat.S_ISREG(facts.st_mode):

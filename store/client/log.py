@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mltrack.store.client.journal import new_attempt, now_ms, open_file, random_hex, run_folder, share_mode
 from mltrack.store.client.run import ActiveRun, process_identity
-from mltrack.store.client.values import Refused, check_key, check_text
+from mltrack.store.client.values import Refused, check_key, check_step, check_text
 
 # Not typing's: importing a training script must cost little, and type checkers know the name.
 TYPE_CHECKING = False
@@ -134,9 +134,21 @@ def start_run(
             }
             if run_name or name or not existed:
                 fields["name"] = shown_name
-            optional = {"parent": parent, "key": key, "total": total_steps, "note": description}
-            fields.update({field: value for field, value in optional.items() if value is not None})
+            fields.update(
+                {field: value for field, value in (("parent", parent), ("key", key)) if value is not None}
+            )
+            wrong: list[tuple[str, str]] = []
+            for field, what, value, check in (
+                ("total", "total_steps", total_steps, check_step),
+                ("note", "description", description, lambda text: check_text(_whole(str(text)))),
+            ):
+                try:
+                    fields.update({field: check(value)} if value is not None else {})
+                except Refused as error:
+                    wrong.append((what, str(error)))
             run.record("start", **fields)
+            for what, why in wrong:
+                run.refuse(what, why)
             if tags:
                 run.set_tags(tags)
             _watch_signals(run)

@@ -222,10 +222,10 @@ class ActiveRun:
                 number = check_number(value)
                 if series is None:
                     series = self._new_series(check_key(key))
+                at = check_step(series.next_step) if whole_step is None else whole_step
             except Refused as error:
                 self._refuse(f"metric {key!r}", str(error))
                 continue
-            at = series.next_step if whole_step is None else whole_step
             by_step.setdefault(at, []).append((series, number))
         for at, every in by_step.items():
             for first in range(0, len(every), RECORD_METRICS):

@@ -137,6 +137,30 @@ def test_values_are_exact_or_refused_with_a_record(root: Path, capfd: pytest.Cap
     assert "was not stored" in capfd.readouterr().err
 
 
+def test_what_no_record_can_hold_is_refused_by_name(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A record that its reader would skip is a loss without a word, and shows as damage what was a mistake."""
+    with mltrack.start_run(run_name="one", total_steps=100.0, description="kept"):  # type: ignore[arg-type]
+        mltrack.log_metric("last", 1.0, step=2**63 - 1)
+        mltrack.log_metric("last", 2.0)  # counting goes no further
+        mltrack.log_metric("other", 3.0)
+        for name in ("half \ud800", "nul \0", None):
+            mltrack.log_text("x", name)  # type: ignore[arg-type]
+            mltrack.log_artifact(f"/{name}")
+        mltrack.log_artifact(__file__, "half \ud800")
+    with mltrack.start_run(run_name="two", total_steps=7.5, description="x" * (2 << 20)):  # type: ignore[arg-type]
+        mltrack.log_metric("loss", 1.0)
+    said = capfd.readouterr().err
+    assert "metric 'last'" in said and "total_steps was not stored" in said
+    assert "description was not stored" in said
+    with read(root) as store:
+        one, two = store.run("one"), store.run("two")
+        assert (one.skipped, one.total, one.note) == (0, 100, "kept")
+        assert store.points(one.run_id, "last").steps.tolist() == [2**63 - 1]
+        assert one.metrics["last"].last_step == 2**63 - 1 and one.metrics["other"].last == 3.0
+        assert (two.skipped, two.total, two.note, two.status) == (0, None, "", "FINISHED")
+        assert len(one.facts["refused"]) >= 7 and len(two.facts["refused"]) == 2
+
+
 def test_secrets_in_params_and_errors_are_not_kept(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Who logs a whole configuration logs its keys, too; and an error names the address it could not reach."""
     token, address = "hf_" + "Abcdefgh12345678", "postgres://me:open-sesame@host/db"
