@@ -162,6 +162,11 @@ def living_process(run: Run, header: Mapping[str, object]) -> tuple[int, str]:
             f"{clean(run.name, 60)} runs in another container on {where}: run `mltrack stop` in it."
         )
     pid, started = header.get("pid"), str(header.get("pstart") or "")
+    if not started:
+        # A number alone may be anybody's by now.
+        raise BadInput(
+            f"Nothing says when the process of {clean(run.name, 60)} began, so that it could be another one by now: stop it yourself."
+        )
     if not isinstance(pid, int) or not host.is_alive(pid, started):
         raise BadInput(f"The process of {clean(run.name, 60)} is gone already.")
     return pid, started
