@@ -104,6 +104,7 @@ def _slow_facts(run: ActiveRun) -> None:
 
 
 def _start_sampler(run: ActiveRun) -> None:
+    from mltrack.store.client import host
     from mltrack.store.client.journal import now_ms, points_line
     from mltrack.store.client.run import process_identity
     from mltrack.store.client.sampler import Sampler
@@ -119,7 +120,7 @@ def _start_sampler(run: ActiveRun) -> None:
             journal.points().append(points_line(step, now_ms(), values))
             step += 1
 
-    sampler = Sampler(emit, run.trouble)
+    sampler = Sampler(emit, run.trouble, family=host.family())
 
     def stop() -> None:
         sampler.stop()

@@ -218,6 +218,16 @@ def launch_identity(environ: Mapping[str, str] | None = None) -> str:
     return ":".join([found.source, *(env.get(name, "") for name in names)])
 
 
+def family() -> int:
+    """The process that started all ranks of this launch on this machine; ourselves where that is nobody else."""
+    source = ranks().source
+    variables = [
+        row[1] for row in _RANK_VARIABLES if row[0] == source
+    ]  # Lightning's first rank starts the others
+    launcher, _ = _launcher(variables[0], os.getppid()) if variables else ("", b"")
+    return int(launcher.partition(":")[0] or os.getpid())
+
+
 def _launcher(rank_variable: str, pid: int) -> tuple[str, bytes]:
     """pid and start of the nearest of ``pid`` and its ancestors that was started without a rank (shells in between were
     given one), and the environment it was started with; "" when it cannot be found."""

@@ -46,6 +46,7 @@ class Sampler:
         slow_seconds: float = SLOW_SECONDS,
         fast_until_seconds: float = FAST_UNTIL_SECONDS,
         nvml_library: object = None,
+        family: int = 0,
     ) -> None:
         self._emit = emit
         self._warn = warn
@@ -58,6 +59,9 @@ class Sampler:
         self._end = threading.Event()
         self._thread: threading.Thread | None = None
         self._pid = os.getpid()
+        self._family = (
+            family or self._pid
+        )  # whose descendants' GPUs are ours: the launcher's, of several ranks
         try:
             self._folder = os.getcwd()
         except OSError:
@@ -105,6 +109,8 @@ class Sampler:
         values, pids = self._rates.read(now)
         values.update(_memory_of_box())
         values.update(_disk(self._folder))
+        if self._family != self._pid:
+            pids |= set(_process_tree(self._family))
         values.update(self._gpus.sample(pids))
         for reason in (self._rates.problem, self._gpus.problem):
             if reason:

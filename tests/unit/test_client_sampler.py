@@ -206,6 +206,39 @@ def test_only_the_gpus_this_process_uses(fake_library: str, monkeypatch: pytest.
 
 
 @needs_compiler
+@needs_proc
+def test_the_gpus_of_all_ranks_of_this_machine(fake_library: str) -> None:
+    """torchrun: each rank is a process of its own with a GPU of its own, and the first one samples for all."""
+    first = """
+import sys
+from mltrack.store.client import host
+from mltrack.store.client.sampler import Sampler
+found = Sampler(print, print, nvml_library=sys.argv[1], family=host.family())._sample(1.0)
+print(sorted({key.split("/")[1] for key in found if "gpu" in key}))
+"""
+    launcher = """
+import os, subprocess, sys
+common = {**os.environ, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "FAKE_PID2": str(os.getppid())}
+other = subprocess.Popen(["sleep", "60"], env={**common, "RANK": "1", "LOCAL_RANK": "1"})
+common["FAKE_PID1"] = str(other.pid)
+command = ["sh", "-c", 'FAKE_PID0=$$ exec "$@"', "sh", sys.executable, "-c", *sys.argv[1:]]
+try:
+    sys.exit(subprocess.run(command, env={**common, "RANK": "0", "LOCAL_RANK": "0"}).returncode)
+finally:
+    other.kill()
+"""
+    environment = {name: value for name, value in os.environ.items() if "RANK" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", launcher, first, fake_library],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("['gpu0', 'gpu1']\n", "")
+
+
+@needs_compiler
 @pytest.mark.parametrize(
     ("visible", "expected"),
     [
