@@ -344,3 +344,12 @@ def test_a_mistake_of_ours_is_a_sentence_and_a_file(
     (report,) = tmp_path.glob("mltrack-error-*.txt")
     assert str(report) in answer.stderr and report.stat().st_mode & 0o777 == 0o600
     assert "Traceback" in report.read_text() and "in search" in report.read_text()
+
+
+def test_a_store_that_is_a_file_is_refused(mltrack: Run, tmp_path: Path) -> None:
+    place = tmp_path / "notes.txt"
+    place.write_text("mine")
+    for words in (("ls",), ("show", "@last")):
+        answer = mltrack("--store", str(place), *words)
+        assert answer.returncode == 2 and "is a file; a store is a folder or an address" in answer.stderr
+    assert place.read_text() == "mine"

@@ -27,6 +27,10 @@ SETTINGS: dict[str, tuple[str, str, str]] = {
     "console": ("MLTRACK_CONSOLE", "", "1: capture output on a terminal too; 0: never"),
     "facts": ("MLTRACK_FACTS", "1", "0: record no code, packages and GPUs"),
     "system_metrics": ("MLTRACK_SYSTEM_METRICS", "1", "0: no CPU, memory and GPU curves"),
+    "site_file": ("MLTRACK_SITE_FILE", "/etc/mltrack/config.toml", "settings of everybody on this machine"),
+    "pictures": ("MLTRACK_PICTURES", "", "how images are drawn: kitty, sixel or blocks"),
+    "ssh_command": ("MLTRACK_SSH_COMMAND", "mltrack", "what is called on the other side of ssh://"),
+    "slurm_seconds": ("MLTRACK_SLURM_SECONDS", "30", "how often the cluster is asked at most"),
     "ascii": ("MLTRACK_ASCII", "", "1: print ASCII only"),
     "colour": ("NO_COLOR", "", "set to anything: no colours"),
 }
@@ -112,12 +116,14 @@ def config_command(session: Session, key: str | None, as_json: bool, as_csv: boo
         write_csv(["key", "value", "from", "meaning"], rows, raw=raw)
     else:
         headings = ("SETTING", "VALUE", "FROM", "MEANING")
+        # What a setting is for comes before where its value is from; `--why` has that whole.
+        widest = (60, 60, 60, 60) if session.terminal.width >= 110 else (60, 20, 9, 60)
         columns = [
             Column(
                 heading,
                 [row[place].replace("the environment variable ", "") or "-" for row in rows],
                 weight=(0, 3, 2, 1)[place],
-                widest=60,
+                widest=widest[place],
             )
             for place, heading in enumerate(headings)
         ]

@@ -28,11 +28,16 @@ class Session:
     terminal: Terminal
 
     def missing_store(self) -> StoreChoice | None:
-        """The chosen store when it is a folder that nobody has made yet. Asking must not make it."""
+        """The chosen store when it is a folder that nobody has made yet. Asking must not make it. Raises BadInput for a file."""
         from mltrack.store.client.location import choose_store
+        from mltrack.store.errors import BadInput
 
         choice = choose_store(self.where)
-        return None if choice.is_remote or choice.root.is_dir() else choice
+        if choice.is_remote or choice.root.is_dir():
+            return None
+        if choice.root.exists():
+            raise BadInput(f"{choice.url} ({choice.chosen_by}) is a file; a store is a folder or an address.")
+        return choice
 
     @contextmanager
     def open(self, *, readonly: bool = False, refresh: bool = True, create: bool = False) -> Iterator[Store]:
