@@ -85,7 +85,7 @@ def test_a_training_is_seen_while_it_goes_on(
             before = run.metrics[metric].count
             assert 1 <= before < STEPS
             seen = app(server.root)
-            assert "● running" in seen.line(re.escape(run.name))
+            seen.until(rf"{re.escape(run.name)} .*● running")
             seen.press("Enter").until(rf"(?s)› {re.escape(run.name)} .*running.*{re.escape(metric)}")
             training.stdin.write("\n")
             training.stdin.flush()
