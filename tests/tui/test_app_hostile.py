@@ -90,7 +90,7 @@ def test_no_field_of_any_screen_reaches_the_terminal_as_more_than_text(
     app.press("1").until("RUN")
     app.press("gAc").until("Compare")
     app.until("EVIL")
-    app.press("djjj\r").until("j move.*/ search")
+    app.press("djjj\r").until(r"j move.*/ search|last \d.* points")
     app.until("EVIL")
     app.press("q").until("Compare")
     app.press("\tlll").until("step")
