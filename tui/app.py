@@ -153,6 +153,11 @@ class MltrackApp(App[None]):
                 return
         await super().on_event(event)
 
+    @property
+    def runs(self) -> RunsScreen:
+        """The table of runs, below whatever else is shown."""
+        return self._runs
+
     def get_default_screen(self) -> Screen[Any]:
         # Not a screen over an empty one, which would be laid out and painted first.
         if self._awaited is None:

@@ -294,8 +294,6 @@ KEYS: tuple[Key, ...] = (
     _key("next_run", "J", "run", "next run of the table, same tab", "next run"),
     _key("previous_run", "K", "run", "run before, same tab"),
     _key("log_here", "L", "run", "the log, where the charts' cursor is", "", "mltrack logs RUN"),
-    _key("note_here", "e", "run", "write the note of this run in $EDITOR", "", "mltrack note RUN --edit"),
-    _key("stop_here", "X", "run", "stop the process of this run (asks)", "", "mltrack stop RUN"),
     _key("cursor_left", "h left", "chart", "cursor a column to the left", "cursor"),
     _key("cursor_right", "l right", "chart", "cursor a column to the right"),
     _key("leap_left", "ctrl+u pageup", "chart", "cursor ten columns to the left"),

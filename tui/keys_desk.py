@@ -9,6 +9,36 @@ if TYPE_CHECKING:
 
 # name, keys, focus, label, short label for the footer, the command line that does the same
 DESK_KEYS: tuple[tuple[str, str, Focus, str, str, str], ...] = (
+    ("note_here", "e", "run", "write the note of this run in $EDITOR", "", "mltrack note RUN --edit"),
+    ("tag_here", "T", "run", "tag this run", "", "mltrack tag RUN KEY=VALUE"),
+    ("rename_here", "R", "run", "rename this run", "", "mltrack rename RUN NAME"),
+    ("trash_here", "D", "run", "this run to the trash (asks)", "", "mltrack delete RUN"),
+    (
+        "register_here",
+        "M",
+        "run",
+        "register the model of this run",
+        "",
+        "mltrack models register runs:/RUN/PATH --name NAME",
+    ),
+    ("pin_here", "p", "run", "keep it on top of the table for you alone; again: not", "", ""),
+    (
+        "pin_for_all_here",
+        "P",
+        "run",
+        "keep it on top for everybody; again: not",
+        "",
+        "mltrack pin RUN",
+    ),
+    ("stop_here", "X", "run", "stop the process of this run (asks)", "", "mltrack stop RUN"),
+    (
+        "run_again_here",
+        "r",
+        "run",
+        "run it again: the form to launch it, filled in",
+        "",
+        "mltrack run RUN",
+    ),
     (
         "group",
         "b",

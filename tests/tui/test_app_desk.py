@@ -189,3 +189,48 @@ def test_a_run_is_stopped_and_noted_from_its_own_screen(
         await until(pilot, lambda: "At a prompt: mltrack note" in text(pilot))
 
     play(demo_store, story)
+
+
+def test_a_run_is_tagged_named_pinned_and_put_into_the_trash_from_its_own_screen(
+    demo_store: str, tmp_path: Path
+) -> None:
+    store = str(shutil.copytree(demo_store, tmp_path / "story", symlinks=True))
+
+    async def story(pilot: Pilot[None]) -> None:
+        await pilot.press("slash", *"calm-elk-12", "enter")
+        runs = pilot.app.screen
+        assert isinstance(runs, RunsScreen)
+        await until(pilot, lambda: runs.view and runs.view["found"] == 1)
+        await until(pilot, lambda: runs.table.current is not None)
+        run_id = str(runs.table.current)
+        await pilot.press("enter")
+        run = pilot.app.screen
+        assert isinstance(run, RunScreen)
+        await until(pilot, lambda: run.page)
+        await pilot.press("T", *"good", "enter")
+        await until(pilot, lambda: "Tagged" in text(pilot) and "u takes it back" in text(pilot))
+        await pilot.press("R", "end", *"x", "enter")
+        await until(pilot, lambda: run.page and run.page["name"] == "calm-elk-12x")
+        await pilot.press("p")
+        assert runs.saved.pins == [run_id]
+        await pilot.press("p")
+        assert runs.saved.pins == []
+        await pilot.press("P")
+        await until(pilot, lambda: run.page and run.page["pinned"])
+        await pilot.press("P")
+        await until(pilot, lambda: run.page and not run.page["pinned"])
+        await pilot.press("M")
+        await until(pilot, lambda: "The run has no model" in text(pilot))
+        await pilot.press("r")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Question))
+        await until(pilot, lambda: "Run calm-elk-12x again" in text(pilot))
+        await pilot.press("n", "D")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Question))
+        await until(pilot, lambda: "Delete calm-elk-12x of" in text(pilot))
+        await pilot.press("y")
+        await until(pilot, lambda: "in the trash" in text(pilot))
+        await pilot.press("u")
+        await until(pilot, lambda: run.page and "in the trash" not in run.page["sentence"])
+        await until(pilot, lambda: "calm-elk-12x" in text(pilot))
+
+    play(store, story)

@@ -423,9 +423,11 @@ class RunScreen(RunFiles):
         self._go(-1)
 
     def _go(self, by: int) -> None:
-        before = self._table.current
-        self._table.move(by)
-        if self._table.current is None or self._table.current == before:
+        if (
+            self._table.current == self.run_id
+        ):  # else it has left the table, whose cursor is on the one after it
+            self._table.move(by)
+        if self._table.current is None or self._table.current == self.run_id:
             self.say(
                 "That was the last run of the table." if by > 0 else "That was the first run of the table."
             )

@@ -57,6 +57,7 @@ def run_page(store: Store, run_id: str) -> dict[str, Any]:
         "progress": progress(run, now, _steps_per_second(store, run) if live else None, False)
         or _origin(run, now),
         "live": live,
+        "pinned": bool(run.pinned),
         "time": [run.start_ms or last, last],
         "metrics": [_metric_line(run.metrics[key]) for key in order],
         "params": [
@@ -117,7 +118,9 @@ def jsonable(value: float | None) -> float | str | None:
 
 
 def _sentence(run: Run, now: int) -> str:
-    """● running 3h12m  heard 1s ago; how it ended, and why."""
+    """● running 3h12m  heard 1s ago; how it ended, and why; that it is in the trash."""
+    if run.lifecycle == "trash":
+        return f"in the trash   {status_sentence(run, now)}"
     if run.damage is not None or run.status != "RUNNING" or run.quiet:
         return status_sentence(run, now)
     age = "" if run.heard_ms is None else format_age((now - run.heard_ms) / 1000)
