@@ -234,3 +234,57 @@ def test_a_run_is_tagged_named_pinned_and_put_into_the_trash_from_its_own_screen
         await until(pilot, lambda: "calm-elk-12x" in text(pilot))
 
     play(store, story)
+
+
+def test_marked_runs_are_purged_and_the_store_is_cleaned_up_from_the_app(
+    demo_store: str, tmp_path: Path
+) -> None:
+    store = str(shutil.copytree(demo_store, tmp_path / "story", symlinks=True))
+
+    async def story(pilot: Pilot[None]) -> None:
+        await type_command(pilot, "purge marked")
+        await until(pilot, lambda: "No run is marked" in text(pilot))
+        await pilot.press("slash", *"sage-owl-41", "enter")
+        await until(pilot, lambda: "1 of" in text(pilot))
+        await pilot.press("space")
+        await type_command(pilot, "purge marked")
+        await until(pilot, lambda: "sage-owl-41 is still running" in text(pilot))
+        runs = pilot.app.screen
+        assert isinstance(runs, RunsScreen)
+        runs.table.marks.clear()
+        await pilot.press("escape", "slash", *"calm-elk-12", "enter")
+        await until(
+            pilot, lambda: runs.table.current and runs.table.name_of(runs.table.current) == "calm-elk-12"
+        )
+        gone = str(runs.table.current)
+        await pilot.press("space")
+        await type_command(pilot, "purge marked")
+        await until(pilot, lambda: "Type purge:" in text(pilot) and "gone for good" in text(pilot))
+        assert "1 run of" in text(pilot)
+        await pilot.press(*"purge", "enter")
+        await until(pilot, lambda: "Purged" in text(pilot))
+        assert not runs.table.marks and not list(Path(store).glob(f"runs/*/{gone}*"))
+        await type_command(pilot, "gc journals")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Question))
+        await until(pilot, lambda: "only backups can replace" in text(pilot))
+        await pilot.press("n")
+        await type_command(pilot, "gc")
+        await until(pilot, lambda: isinstance(pilot.app.screen, Question))
+        await pilot.press("y")
+        await until(pilot, lambda: "Cleaned up: " in text(pilot))
+        await type_command(pilot, "checkpoints delete")
+        await until(pilot, lambda: "checkpoint" in text(pilot))
+
+    play(store, story)
+
+
+def test_the_filter_that_is_there_says_how_it_is_emptied(demo_store: str) -> None:
+    async def story(pilot: Pilot[None]) -> None:
+        await pilot.press("slash", *"calm-elk-12", "enter")
+        await until(pilot, lambda: "1 of" in text(pilot))
+        await pilot.press("slash")
+        await until(pilot, lambda: "ctrl+u empties" in text(pilot))
+        await pilot.press("ctrl+u")
+        await until(pilot, lambda: "79 of 79" in text(pilot) and "ctrl+u" not in text(pilot))
+
+    play(demo_store, story)

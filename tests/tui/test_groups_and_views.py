@@ -45,7 +45,9 @@ def test_a_view_saved_in_the_app_is_one_at_the_prompt(
     app.press("\r").until(r"seed = 1 and opt.name = lion")
     app.press("\x1b").until("79 of 79")
     app.press(":view lions\r").until("View lions")
-    app.press(":view\r").until("Views: lions")
+    app.press("\x1b").until("79 of 79")
+    app.press(":view\r").until("Views")
+    app.press("1").until("View lions")
     app.press("Q")
     app.finish()
     data = {"XDG_DATA_HOME": str(tmp_path)}

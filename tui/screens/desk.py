@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _OUTPUT_BYTES = 65536
 _NAME, _COMMAND = 40, 200
+# What chooses a view: no letter that moves in the menu or closes it.
+_VIEW_LETTERS = "123456789abcdefghilmnoprstuvwxyz"
+_MENU_FRAME, _MENU_NAME = 6, 28
 
 
 async def carry_out(screen: BaseScreen, typed: Typed) -> None:
@@ -108,19 +111,41 @@ async def view(screen: RunsScreen, words: str) -> None:
                 f"{'Dropped' if dropped else 'There is no'} view {name}.", "green" if dropped else "yellow"
             )
         elif words:
-            found = load_named(url, words)
-            if found is None:
-                screen.say(f"There is no view '{words}'; there are {', '.join(list_views(url)) or 'none'}.")
-            else:
-                screen.use_view(found)
-                screen.say(f"View {words}.", "green")
+            _use_view(screen, words)
+        elif names := list_views(url):
+            choose_view(screen, names)
         else:
-            names = ", ".join(list_views(url))
-            screen.say(
-                f"Views: {names}." if names else "No view is saved yet: `:view save NAME` saves this one."
-            )
+            screen.say("No view is saved yet: `:view save NAME` saves this one.")
     except (OSError, ValueError) as error:
         screen.say(str(error), "error")
+
+
+def _use_view(screen: RunsScreen, name: str) -> None:
+    url = screen.mltrack.place
+    found = load_named(url, name)
+    if found is None:
+        screen.say(f"There is no view '{name}'; there are {', '.join(list_views(url)) or 'none'}.")
+    else:
+        screen.use_view(found)
+        screen.say(f"View {name}.", "green")
+
+
+def choose_view(screen: RunsScreen, names: list[str]) -> None:
+    """A menu of the saved views, as many as fit; the others by their names."""
+    from mltrack.tui.screens.column_menu import ColumnMenu
+
+    by_letter = dict(zip(_VIEW_LETTERS[: max(1, screen.size.height - _MENU_FRAME)], names, strict=False))
+
+    def choose(letter: str) -> bool:
+        try:
+            _use_view(screen, by_letter[letter])
+        except (OSError, ValueError) as error:
+            screen.say(str(error), "error")
+        return False
+
+    title = "Views" if len(by_letter) == len(names) else f"{len(by_letter)} of {len(names)} views"
+    entries = [(letter, clip(shown(name), _MENU_NAME), "") for letter, name in by_letter.items()]
+    screen.app.push_screen(ColumnMenu(title, lambda: entries, choose))
 
 
 async def _show_alerts(screen: BaseScreen) -> None:
@@ -172,7 +197,7 @@ def twin(screen: BaseScreen, doing: str, *words: str) -> None:
 
 async def _server(screen: BaseScreen, words: tuple[str, ...]) -> None:
     """What the command says; where there are lines for clients, on a page of their own, and copied."""
-    code, lines = await _said(screen, words)
+    code, lines = await said(screen, words)
     for_clients = [line.strip() for line in lines if line.startswith("  ")]
     screen.say(lines[0], "error" if code and words[1] != "status" else "green")
     if for_clients:
@@ -191,11 +216,11 @@ async def _server(screen: BaseScreen, words: tuple[str, ...]) -> None:
 
 
 async def _twin(screen: BaseScreen, words: tuple[str, ...]) -> None:
-    code, lines = await _said(screen, words)
+    code, lines = await said(screen, words)
     screen.say(lines[-1], "error" if code else "green")
 
 
-async def _said(screen: BaseScreen, words: tuple[str, ...]) -> tuple[int, list[str]]:
+async def said(screen: BaseScreen, words: tuple[str, ...]) -> tuple[int, list[str]]:
     """The exit code of a `mltrack` command and the lines it said, fit for the screen."""
     where = ["--store", screen.mltrack.where] if screen.mltrack.where else []
     # Into a file: the command goes on when nobody is there to read a pipe.

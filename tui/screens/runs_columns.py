@@ -37,8 +37,10 @@ class RunsColumns(RunsView):
         field = self.query_one("#filter", FilterInput)
         self.set_focus(field)
         field.cursor_position = len(field.value)
+        field.found = field.value
         field.forget()
-        self._ask_candidates()
+        # It has the focus only when it has heard of it.
+        self._ask_completion(field.value, len(field.value))
 
     @on(Input.Changed, "#filter")
     def _typed(self, message: Input.Changed) -> None:

@@ -32,6 +32,8 @@ class FilterInput(LineInput):
     def __init__(self, value: str = "", **options: Any) -> None:
         super().__init__(value, **options)
         self.candidates: list[str] = []
+        self.found = ""
+        """The text that was here when one came to type."""
         self._start = 0
         self._chosen = -1
         self._written = ""
@@ -64,10 +66,14 @@ class FilterInput(LineInput):
 
     def candidate_line(self, width: int) -> Line:
         """The candidates as far as they fit, the chosen one in sight."""
+        empties: tuple[Span, ...] = ()
+        if self.value and self.value == self.found:
+            empties = ((" ctrl+u", "key"), (" empties  ", "dim"))
         if not self.candidates:
-            return ((" tab", "key"), (" completes   ", "dim"), ("enter", "key"), (" to the table", "dim"))
-        spans: list[Span] = [(" tab ", "key")]
-        room = width - 6
+            keys = ((" tab", "key"), (" completes   ", "dim"), ("enter", "key"), (" to the table", "dim"))
+            return (*empties, *keys)
+        spans: list[Span] = [*empties, (" tab ", "key")]
+        room = width - 6 - sum(len(text) for text, _ in empties)
         first = max(0, self._chosen - 2)
         for place, candidate in enumerate(self.candidates[first:], first):
             room -= cell_width(shown(candidate)) + 2

@@ -28,8 +28,8 @@ def write_note(store: Store, run_id: str, before: str, text: str) -> Any:
     return store.note(run_id, text, before)
 
 
-def weigh(store: Store, run_ids: Sequence[str]) -> dict[str, Any]:
-    """What deleting these runs means: their children go with them. {"ids", "owners", "bytes", "running"}."""
+def with_children(store: Store, run_ids: Sequence[str]) -> list[str]:
+    """These runs and all below them."""
     ids = dict.fromkeys(run_ids)
     waiting = list(run_ids)
     while waiting:
@@ -37,7 +37,12 @@ def weigh(store: Store, run_ids: Sequence[str]) -> dict[str, Any]:
         below = store.search(f"parent_id in ({quoted})").run_ids if quoted else ()
         waiting = [run_id for run_id in below if run_id not in ids]
         ids.update(dict.fromkeys(waiting))
-    runs = store.runs(list(ids), (), ())
+    return list(ids)
+
+
+def weigh(store: Store, run_ids: Sequence[str]) -> dict[str, Any]:
+    """What deleting these runs means: their children go with them. {"ids", "owners", "bytes", "running"}."""
+    runs = store.runs(with_children(store, run_ids), (), ())
     return {
         "ids": [run.run_id for run in runs],
         "owners": sorted({run.user for run in runs if run.user}),

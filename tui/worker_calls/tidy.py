@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mltrack.store.errors import BadInput
@@ -10,6 +11,7 @@ from mltrack.tui.clean import cell_width, clean, pad
 from mltrack.tui.cli.tidy import find_checkpoints, models_of, trim
 from mltrack.tui.cli.trash import size_of, trashed
 from mltrack.tui.draw.numbers import format_bytes
+from mltrack.tui.worker_calls.run_actions import with_children
 
 _MOST = 100_000
 _MOST_SHOWN = 1_000
@@ -36,17 +38,34 @@ def weigh_keep(store: Store, run_id: str, count: int) -> dict[str, Any]:
     }
 
 
-def weigh_purge(store: Store) -> dict[str, Any]:
-    """What emptying the trash removes for good: {"ids", "bytes", "owners"}. Runs that a registered model is made of stay."""
-    ids = store.search("", lifecycle="trash", limit=_MOST).run_ids
+def weigh_purge(store: Store, run_ids: Sequence[str] = (), reference: str = "") -> dict[str, Any]:
+    """What removing for good takes: {"ids", "bytes", "owners", "held"}: these runs with their children, the run in the trash that
+    ``reference`` means, or else the whole trash. Runs that a registered model is made of stay, and are counted in "held".
+    Raises BadInput for runs that go on."""
+    if reference:
+        ids: Sequence[str] = [in_trash(store, reference)]
+    elif run_ids:
+        ids = with_children(store, run_ids)
+    else:
+        ids = store.search("", lifecycle="trash", limit=_MOST).run_ids
     held = models_of(store)
     runs = [run for run in store.runs(ids, (), ()) if run.run_id not in held]
+    going = [run.name for run in runs if run.status == "RUNNING" and run.lifecycle == "active"]
+    if going:
+        raise BadInput(f"{going[0]} is still running: X stops it, and what has ended can be purged.")
     return {
         "ids": [run.run_id for run in runs],
         "bytes": sum(size_of(run, store) for run in runs),
         "owners": sorted({run.user for run in runs if run.user}),
         "held": len(ids) - len(runs),
     }
+
+
+def purge_for_good(store: Store, run_ids: Sequence[str]) -> Any:
+    """Remove runs for good, by way of the trash."""
+    if living := [run.run_id for run in store.runs(run_ids, (), ()) if run.lifecycle == "active"]:
+        store.trash(living)
+    return store.purge(run_ids)
 
 
 def in_trash(store: Store, reference: str) -> str:
@@ -61,7 +80,8 @@ def trash_lines(store: Store) -> dict[str, Any]:
         return {"title": "Trash", "lines": [[[" The trash is empty.", "dim"]]]}
     sizes = [size_of(run, store) for run in found]
     more = " (the newest)" if len(found) == _MOST_SHOWN else ""
-    head = f" {len(found):,} runs{more}, {format_bytes(sum(sizes))}. :restore NAME takes one out, :purge empties it."
+    doing = ":restore NAME, :purge NAME (for good), :purge (all of them)"
+    head = f" {len(found):,} runs{more}, {format_bytes(sum(sizes))}. {doing}"
     lines: list[list[list[str]]] = [[[head, "dim"]], []]
     wide = max(cell_width(clean(run.name, None)) for run in found)
     for run, size in zip(found, sizes, strict=True):
@@ -76,6 +96,12 @@ def trash_lines(store: Store) -> dict[str, Any]:
     return {"title": "Trash", "lines": lines}
 
 
+def weigh_checkpoints(store: Store) -> dict[str, int]:
+    """How many checkpoints nothing needs: {"count", "bytes"}."""
+    spare = [one.size for _, one in find_checkpoints(store) if not one.needed]
+    return {"count": len(spare), "bytes": sum(spare)}
+
+
 def checkpoint_lines(store: Store) -> list[list[list[str]]]:
     """All checkpoints of the store's runs as lines, the spare ones first."""
     found = find_checkpoints(store)
@@ -84,7 +110,9 @@ def checkpoint_lines(store: Store) -> list[list[list[str]]]:
     total = format_bytes(sum(one.size for one in spare))
     if not found:
         return [[[" No file of a run is a checkpoint by its name.", "dim"]]]
-    head = f" {len(spare):,} of {len(found):,} are needed by nothing, {total}. `mltrack checkpoints --delete` removes them."
+    head = (
+        f" {len(spare):,} of {len(found):,} are needed by nothing, {total}. :checkpoints delete removes them."
+    )
     lines: list[list[list[str]]] = [[[head, "dim"]], []]
     wide = max((len(run.name) for run, _ in found), default=0)
     for run, one in found:
@@ -100,4 +128,4 @@ def checkpoint_lines(store: Store) -> list[list[list[str]]]:
     return lines
 
 
-CALLS = (weigh_keep, weigh_purge, in_trash, trash_lines, checkpoint_lines)
+CALLS = (weigh_keep, weigh_purge, purge_for_good, in_trash, trash_lines, weigh_checkpoints, checkpoint_lines)
