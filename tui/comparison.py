@@ -60,6 +60,14 @@ class Row:
         return min(numbers) if arrow == "↓" else max(numbers)
 
     @property
+    def reference(self) -> float | None:
+        """What the values of a metric are measured against: the best one; without a good end the first number there is."""
+        if self.section != "metrics" or self.best is not None:
+            return self.best
+        numbers = (value for value in self.values if isinstance(value, float) and math.isfinite(value))
+        return next(numbers, None)
+
+    @property
     def usual(self) -> str | float | None:
         """The value that most runs have; of equally many the first."""
         counts = Counter(self.values)
@@ -424,6 +432,14 @@ def _gpus(run: Run) -> str | None:
     return names[0] if len(names) == 1 else f"{len(names)} x {names[0]}"
 
 
+def _script(run: Run) -> str | None:
+    """The script as it was started; of a run whose command knows nothing of mltrack the one that its command names."""
+    words = run.facts.get("command")
+    words = words if isinstance(words, Sequence) and not isinstance(words, str) else ()
+    named = next((str(word) for word in words if str(word).endswith((".py", ".sh"))), None)
+    return str(run.facts.get("script") or "") or named
+
+
 CIRCUMSTANCES: dict[str, Callable[[Run], str | None]] = {
     "commit": _commit,
     "packages": _packages,
@@ -431,6 +447,6 @@ CIRCUMSTANCES: dict[str, Callable[[Run], str | None]] = {
     "data": _data,
     "host": lambda run: run.host or None,
     "gpu": _gpus,
-    "script": _fact("script"),
+    "script": _script,
     "user": lambda run: run.user or None,
 }

@@ -40,7 +40,7 @@ FOCUS_TITLES: dict[Focus, str] = {
     "runs": "Table of runs",
     "experiments": "Experiments",
     "filter": "Filter line",
-    "menu": "Menu of a column",
+    "menu": "Menus: of a column, of views",
     "chooser": "Columns to choose from",
     "run": "A run",
     "chart": "Charts",
@@ -368,7 +368,12 @@ KEYS: tuple[Key, ...] = (
     ),
     _key("compare_narrow", "slash", "compare", "only rows with this in their name", "more"),
     _key(
-        "row_open", "enter", "compare_rows", "the diff behind the row; on the goal: why one is better", "diff"
+        "row_open",
+        "enter",
+        "compare_rows",
+        "the diff behind the row; on the goal: why one is better",
+        "diff",
+        "mltrack compare RUN... --why",
     ),
     _key("row_down", "j down", "compare_rows", "next row", "rows"),
     _key("row_up", "k up", "compare_rows", "row before"),

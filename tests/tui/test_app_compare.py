@@ -178,6 +178,40 @@ def test_the_chart_has_one_cursor_through_all_curves(demo_store: str) -> None:
     play(demo_store, story, names=STORY)
 
 
+def test_the_chart_goes_by_time_too_and_from_event_to_event(demo_store: str) -> None:
+    async def story(pilot: Pilot[None]) -> None:
+        screen = pilot.app.screen
+        assert isinstance(screen, CompareScreen)
+        overlay = screen.overlay
+
+        def came() -> bool:
+            return len(overlay.series) == 3 and overlay._asked is None
+
+        await until(pilot, came)
+        await pilot.press("tab", "N")
+        await until(pilot, lambda: overlay.cursor is not None)
+        last = overlay.cursor
+        assert last is not None and any(f" {letter} " in overlay.text()[0] for letter in "abc")
+        await pilot.press("N")
+        assert overlay.cursor is not None and overlay.cursor < last
+        await pilot.press("n")
+        assert overlay.cursor == last
+        await pilot.press("x")
+        assert overlay.cursor is None
+        await until(pilot, lambda: came() and "x duration" in overlay.text()[0])
+        assert overlay._ends()[0] >= 0 and overlay._ends()[1] < 1e8, "seconds since each run's start"
+        await pilot.press("plus", "x")
+        await until(pilot, lambda: came() and "x time" in overlay.text()[0])
+        assert overlay._ends()[0] > 1e12 and overlay.window is None, "ms since 1970"
+        await pilot.press("n")
+        await until(pilot, lambda: overlay.cursor is not None and overlay.cursor > 1e12)
+        await pilot.press("x")
+        await until(pilot, lambda: came() and "x " not in overlay.text()[0])
+        assert overlay._ends()[1] < 1e8
+
+    play(demo_store, story, names=STORY)
+
+
 def test_a_page_of_metrics_has_one_cursor_and_gives_one_the_whole_screen(demo_store: str) -> None:
     async def story(pilot: Pilot[None]) -> None:
         screen = pilot.app.screen

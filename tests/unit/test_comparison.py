@@ -18,6 +18,7 @@ from mltrack.tui.comparison import (
     differing_packages,
     find_reasons,
     most_telling,
+    other_rows,
     param_effects,
     parse_packages,
     text_diff,
@@ -147,3 +148,22 @@ def test_a_signal_has_its_name_where_there_is_no_room_for_more() -> None:
     killed = Run("a", "a", "e", "KILLED", reason="signal 15 (SIGTERM)")
     assert status_cell(killed, 0).text == "✗ SIGTERM"
     assert status_sentence(killed, 0) == "✗ killed: signal 15 (SIGTERM)"
+
+
+def test_the_script_of_a_command_that_knows_nothing_of_us_is_the_one_it_names() -> None:
+    own, other = (
+        Run("a", "a", "e", "FINISHED", facts={"script": "/p/train.py", "command": ["python", "train.py"]}),
+        Run(
+            "b", "b", "e", "FINISHED", facts={"script": "", "command": ["python", "/q/train.py", "--lr", "1"]}
+        ),
+    )
+    rows = {row.key: row.values for row in other_rows([own, other])}
+    assert rows["script"] == ("/p/train.py", "/q/train.py")
+    nothing = Run("c", "c", "e", "FINISHED", facts={"command": ["make"]})
+    assert {row.key: row.values for row in other_rows([own, nothing])}["script"] == ("/p/train.py", None)
+
+
+def test_what_values_are_measured_against() -> None:
+    assert Row("metrics", "val/acc", (0.1, 0.3, None)).reference == 0.3
+    assert Row("metrics", "grad_norm", (None, math.nan, 2.0, 3.0)).reference == 2.0
+    assert Row("params", "lr", ("1", "2")).reference is None

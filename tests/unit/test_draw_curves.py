@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mltrack.tui.clean import cell_width
-from mltrack.tui.draw.braille import Curve, Plot, View, draw_plot
+from mltrack.tui.draw.braille import Curve, Plot, View, curve_letter, curve_letters, draw_plot
 from mltrack.tui.draw.raster import rasterize, thin
 from mltrack.tui.draw.scales import choose_scale, choose_ticks, label_ticks
 from mltrack.tui.draw.sparkline import draw_bar, draw_sparkline
@@ -80,6 +80,19 @@ def test_each_curve_ends_in_its_letter() -> None:
     assert "a" in picture(plot) and "b" in picture(plot)
     owners = {span.curve for row in plot.rows for span in row}
     assert owners == {-1, 0, 1}
+
+
+def test_no_two_of_a_hundred_curves_have_one_letter() -> None:
+    letters = [curve_letter(index) for index in range(100)]
+    assert letters[:2] == ["a", "b"] and letters[25:28] == ["z", "aa", "ab"] and len(set(letters)) == 100
+    assert curve_letters(27)[0] == "a " and curve_letters(26)[0] == "a"
+    nothing = curve([])
+    few = [nothing] * 26 + [curve([1, 2, 3]), curve([3, 2, 1])]
+    plot = draw_plot(few, 60, 10)
+    assert "aa" in picture(plot) and "ab" in picture(plot)
+    ends = [span for row in plot.rows for span in row if "aa" in span.text or "ab" in span.text]
+    assert {span.curve for span in ends} == {26, 27}
+    assert picture(draw_plot(few, 60, 10, View(ascii=True))).isascii()
 
 
 def test_log_axis_says_what_it_cannot_show() -> None:

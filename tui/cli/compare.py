@@ -56,6 +56,12 @@ ABSENT = "·"
     help="The diff of this file of two runs; '' lists which of their files differ.",
 )
 @click.option(
+    "--why", is_flag=True, help="Why the best is better: what differs, ranked by how other runs do with it."
+)
+@click.option(
+    "--code", is_flag=True, help="The commits between two runs, and the diff of what was not committed."
+)
+@click.option(
     "--images",
     metavar="KEY",
     help="Pictures of this series side by side; '' lists the series and their steps.",
@@ -70,6 +76,8 @@ def compare_command(
     aggregate: str,
     everything: bool,
     file: str | None,
+    why: bool,
+    code: bool,
     images: str | None,
     step: int | None,
     as_json: bool,
@@ -90,27 +98,49 @@ def compare_command(
 
             if len(found) != 2:
                 raise BadInput("--file is about two runs.")
-            styles = {
-                "dim": "dim",
-                "green": "green",
-                "red": "red",
-                "yellow": "yellow",
-                "cyan": "cyan",
-                "bold": "header",
-            }
-            terminal = session.terminal
-            for line in file_lines(found[0], found[1], file):
-                write_lines(
-                    [
-                        "".join(
-                            terminal.style(terminal.fold(clean(text, None)), styles.get(style))
-                            for text, style in line
-                        )
-                    ]
-                )
+            _write_spans(session.terminal, file_lines(found[0], found[1], file))
+            return
+        if why or code:
+            _write_behind(session, store, found, aggregate, why, as_json)
             return
         with about(run.experiment for run in found):
             _side_by_side(session, store, found, diff, aggregate, everything, as_json, as_csv, raw)
+
+
+def _write_spans(terminal: Terminal, lines: Sequence[Sequence[Sequence[str]]]) -> None:
+    """Lines as a page of the app has them."""
+    styles = {name: name for name in ("dim", "green", "red", "yellow", "cyan")} | {"bold": "header"}
+
+    def written(line: Sequence[Sequence[str]]) -> str:
+        return "".join(
+            terminal.style(terminal.fold(clean(text, None)), styles.get(style)) for text, style in line
+        )
+
+    write_lines(written(line).rstrip() for line in lines)
+
+
+def _write_behind(
+    session: Session, store: Store, found: Sequence[Run], aggregate: str, why: bool, as_json: bool
+) -> None:
+    """What the app shows behind the goal metric or the commit of a comparison."""
+    from mltrack.tui.worker_calls.compare import compare_detail
+
+    if len(found) < 2 or (not why and len(found) != 2):
+        raise BadInput("--why is about two runs or more." if why else "--code is about two runs.")
+    with about(run.experiment for run in found):
+        goal = guess_goal(runs_with_key(found))
+    if why and goal is None:
+        raise BadInput("These runs have no metric in common that could be the goal.")
+    section, key = ("metrics", goal or "") if why else ("circumstances", "commit")
+    ids = [run.run_id for run in found]
+    page = compare_detail(store, ids, aggregate=aggregate, section=section, key=key, place=1)
+    if as_json:
+        write_json(
+            {"title": page["title"], "lines": ["".join(text for text, _ in line) for line in page["lines"]]}
+        )
+    else:
+        write_text(page["title"], session.terminal, "header")
+        _write_spans(session.terminal, page["lines"])
 
 
 def _side_by_side(
@@ -257,17 +287,17 @@ def _metric_cells(row: Row) -> list[Cell]:
     arrow = direction_arrow(row.key)
     values = [value if isinstance(value, float) else None for value in row.values]
     texts = format_column(values, 4)
-    best = row.best
+    best, reference = row.best, row.reference
     cells = [Cell(f"{row.key} {arrow}".rstrip())]
     for value, text in zip(values, texts, strict=True):
         if value is None:
             cells.append(Cell(ABSENT, "dim"))
         elif best is not None and value == best and row.differs:
             cells.append(Cell(f"{text} ★", "best"))
+        elif reference is None or not row.differs or value == reference:
+            cells.append(Cell(text))
         else:
-            cells.append(
-                Cell(f"{text}  {format_change(value, best)}" if best is not None and row.differs else text)
-            )
+            cells.append(Cell(f"{text}  {format_change(value, reference)}"))
     return cells
 
 

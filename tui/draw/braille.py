@@ -13,7 +13,18 @@ from mltrack.tui.draw.raster import Curve, rasterize, thin
 from mltrack.tui.draw.scales import Scale, ScaleName, choose_scale, choose_ticks, label_ticks, widen
 from mltrack.tui.draw.time_ticks import date_ticks, duration_ticks
 
-__all__ = ["GRID", "Curve", "Frame", "Plot", "Span", "View", "choose_frame", "curve_letter", "draw_plot"]
+__all__ = [
+    "GRID",
+    "Curve",
+    "Frame",
+    "Plot",
+    "Span",
+    "View",
+    "choose_frame",
+    "curve_letter",
+    "curve_letters",
+    "draw_plot",
+]
 
 _BRAILLE = 0x2800
 GRID = -2
@@ -81,8 +92,15 @@ class Frame:
 
 
 def curve_letter(index: int) -> str:
-    """a, b, ... z, then z for all others: colour is never the only sign of a curve."""
-    return _LETTERS[min(index, len(_LETTERS) - 1)]
+    """a, b, ... z, aa, ab, ...: colour is never the only sign of a curve, and no two have the same."""
+    more, last = divmod(index, len(_LETTERS))
+    return (curve_letter(more - 1) if more else "") + _LETTERS[last]
+
+
+def curve_letters(count: int) -> list[str]:
+    """The letters of so many curves, equally wide."""
+    wide = len(curve_letter(max(0, count - 1)))
+    return [f"{curve_letter(index):<{wide}}" for index in range(count)]
 
 
 def choose_frame(curves: Sequence[Curve], width: int, height: int, view: View) -> Frame:
@@ -195,6 +213,8 @@ def _cells(
         return [[chr(_BRAILLE + bits) if bits else " " for bits in row] for row in dots.tolist()]
     letters = _letters(curves)
     signs = {index: letters.get(index, ".") if len(letters) > 1 else "*" for index in range(len(curves))}
+    # A cell has room for one sign: the two letters of a curve beyond z stand at its end.
+    signs.update({index: "+" for index, sign in signs.items() if len(sign) > 1})
     signs.update({index: "." for index, curve in enumerate(curves) if curve.faint})
     return [[signs.get(index, " ") for index in row] for row in owner.tolist()]
 
@@ -242,13 +262,16 @@ def _write_letters(
         if not len(seen):
             continue
         end = int(seen[np.argmax(curve.x[seen])])
-        column = min(width - 1, int(float(x_scale.place(curve.x[end : end + 1])[0]) * (width - 1)) + 1)
+        letter = letters[index]
+        column = int(float(x_scale.place(curve.x[end : end + 1])[0]) * (width - 1)) + 1
+        column = max(0, min(width - len(letter), column))
         level = height - 1 - min(height - 1, max(0, int(float(places[end]) * height)))
         for row in sorted(range(height), key=lambda candidate: abs(candidate - level)):
-            if (row, column) not in taken:
-                taken.add((row, column))
-                cells[row][column] = letters[index]
-                owner[row, column] = index
+            places_of_it = {(row, column + place) for place in range(len(letter))}
+            if not places_of_it & taken:
+                taken |= places_of_it
+                cells[row][column : column + len(letter)] = letter
+                owner[row, column : column + len(letter)] = index
                 break
 
 

@@ -147,7 +147,25 @@ class CompareScreen(BaseScreen):
             low=message.low,
             high=message.high,
             weight=message.weight,
+            x=message.x,
         )
+
+    @on(OverlayChart.EventsWanted)
+    def _events_wanted(self, message: OverlayChart.EventsWanted) -> None:
+        self.mltrack.live.ask(
+            "compare_events",
+            self._events_arrived,
+            self.failed,
+            topic="compare_events",
+            run_ids=self.run_ids,
+            key=message.key,
+            x=message.x,
+        )
+
+    def _events_arrived(self, answer: dict[str, Any]) -> None:
+        if not answer["events"]:
+            self.say("Nothing happened in these curves: no best, spike, NaN or later start yet.", "dim")
+        self.overlay.show_events(answer)
 
     def _no_points(self, error: dict[str, Any]) -> None:
         self.overlay.gave_up()

@@ -5,22 +5,31 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from textual.binding import BindingType
 from textual.message import Message
 
 from mltrack.tui.draw.braille import Frame, View, choose_frame
-from mltrack.tui.draw.numbers import format_number, format_step
+from mltrack.tui.draw.numbers import format_number
 from mltrack.tui.draw.scales import ScaleName
 from mltrack.tui.widgets.bindings import bindings_of
 from mltrack.tui.widgets.chart_lines import Bar, Picture, Place
 from mltrack.tui.widgets.chart_page import ChartPage
 from mltrack.tui.widgets.chart_painter import arrange
-from mltrack.tui.widgets.look import Line
-from mltrack.tui.widgets.overlay_chart import Overlaid, draw_overlaid, title_line
+from mltrack.tui.widgets.chart_pane import format_x
+from mltrack.tui.widgets.look import Line, shown
+from mltrack.tui.widgets.overlay_chart import Overlaid, draw_overlaid, event_after, title_line
 
 _SCALES: tuple[ScaleName, ...] = ("linear", "log", "symlog")
+# As a run's charts have them, and how x is written.
+_X_KINDS: dict[str, Literal["count", "date", "duration"]] = {
+    "step": "count",
+    "relative": "duration",
+    "time": "date",
+}
+_X_AXES = tuple(_X_KINDS)
+_X_NOTES = {"relative": "x duration", "time": "x time"}
 _WEIGHTS = (0.0, 0.6, 0.9, 0.97)
 _LEAST_SPAN = 4.0
 _LEAST_HEIGHT, _LEAST_WIDTH = 5, 20
@@ -38,12 +47,13 @@ class OverlayChart(ChartPage, can_focus=True):
     DEFAULT_CSS = "OverlayChart { height: 1fr; }"
 
     class Wanted(Message):
-        """Points are needed: of which metrics, in which window, for how many columns."""
+        """Points are needed: of which metrics, in which window, for how many columns, by which x."""
 
         def __init__(
-            self, keys: list[str], columns: int, low: float | None, high: float | None, weight: float
+            self, keys: list[str], columns: int, low: float | None, high: float | None, weight: float, x: str
         ) -> None:
             self.keys = keys
+            self.x = x
             self.columns = columns
             self.low = low
             self.high = high
@@ -52,6 +62,14 @@ class OverlayChart(ChartPage, can_focus=True):
 
         def can_replace(self, message: Message) -> bool:
             return isinstance(message, OverlayChart.Wanted)
+
+    class EventsWanted(Message):
+        """What happened in the curves of a metric is asked for."""
+
+        def __init__(self, key: str, x: str) -> None:
+            self.key = key
+            self.x = x
+            super().__init__()
 
     class Full(Message):
         """The chart wants the whole screen, or gives it back."""
@@ -66,6 +84,7 @@ class OverlayChart(ChartPage, can_focus=True):
         """Whether as many metrics as fit are shown."""
         self.cursor: float | None = None
         self.window: tuple[float, float] | None = None
+        self.x = "step"
         self.scale = 0
         self.weight = 0
         self.outliers_ignored = False
@@ -74,6 +93,9 @@ class OverlayChart(ChartPage, can_focus=True):
         self._titles: dict[str, tuple[object, Line]] = {}
         self._waiting = False
         self._generation = 0
+        # What happened, in order of x, and of which metric, axis and state of the runs; and where to go when it has come.
+        self._events: tuple[object, list[tuple[float, str]]] = None, []
+        self._going, self._event = 1, ""
         self._asked: tuple[list[str], object] | None = None
         self._page_places: list[Place] = []
         # Charts below each other begin in one column, so that the cursor is one line through all of them.
@@ -101,7 +123,7 @@ class OverlayChart(ChartPage, can_focus=True):
     def choose(self, key: str, soon: bool = False) -> None:
         """Draw another metric; ``soon``: when what was pressed is on the screen, which a hundred curves must not keep waiting."""
         if key != self.key:
-            self.key = key
+            self.key, self._event = key, ""
             if not self.page:
                 self.window = None
         if soon:
@@ -129,7 +151,7 @@ class OverlayChart(ChartPage, can_focus=True):
 
         One question is open at a time, so that nothing is read that a key has made unwanted."""
         missing: list[str] = []
-        asked: tuple[int, float | None, float | None, float] | None = None
+        asked: tuple[int, float | None, float | None, float, str] | None = None
         for key, place in self._places():
             wanted = self._wanted(place)
             if (
@@ -154,16 +176,16 @@ class OverlayChart(ChartPage, can_focus=True):
                 self._chart(key).of = self._asked[1]
             self._asked = None
 
-    def _wanted(self, place: Place) -> tuple[int, float | None, float | None, float]:
-        """What a chart at this place asks for: columns, window, smoothing."""
+    def _wanted(self, place: Place) -> tuple[int, float | None, float | None, float, str]:
+        """What a chart at this place asks for: columns, window, smoothing, x."""
         low, high = self.window or (None, None)
-        return 2 * place.width, low, high, _WEIGHTS[self.weight]
+        return 2 * place.width, low, high, _WEIGHTS[self.weight], self.x
 
     def figure(self, run_ids: Sequence[str]) -> dict[str, Any] | None:
         """This chart as the worker is asked to write it."""
         if not self.key:
             return None
-        low, high = self.window or (None, None)
+        low, high = (self.window if self.x == "step" else None) or (None, None)
         return {
             "run_ids": list(run_ids),
             "key": self.key,
@@ -210,6 +232,40 @@ class OverlayChart(ChartPage, can_focus=True):
 
     def action_overlay_page(self) -> None:
         self._fill(not self.page, not self.page)
+
+    def action_overlay_x(self) -> None:
+        self.x = _X_AXES[(_X_AXES.index(self.x) + 1) % len(_X_AXES)]
+        # No place of one axis means anything on another.
+        self.window = self.cursor = None
+        self._event = ""
+        for kept in (self._charts, self._drawn, self._titles):
+            kept.clear()
+        self.redraw()
+        self.want()
+
+    def action_overlay_next_event(self) -> None:
+        self._to_event(1)
+
+    def action_overlay_previous_event(self) -> None:
+        self._to_event(-1)
+
+    def _to_event(self, by: int) -> None:
+        """The next event after the cursor, or the one before it, round at the end; asked for when it is not known yet."""
+        of, events = self._events
+        if of != (self.key, self.x, self._generation):
+            self._going = by
+            self.post_message(self.EventsWanted(self.key, self.x))
+            return
+        if (event := event_after(events, self.cursor, by)) is not None:
+            self._move_to(*event)
+
+    def show_events(self, answer: Mapping[str, Any]) -> None:
+        """What happened has come: the cursor goes where it was to go."""
+        if (answer["key"], answer["x"]) != (self.key, self.x):
+            return
+        found = [(float(at), str(text)) for at, text in answer["events"]]
+        self._events = (self.key, self.x, self._generation), found
+        self._to_event(self._going)
 
     def action_overlay_zoom_in(self) -> None:
         self._zoom(0.5)
@@ -281,8 +337,9 @@ class OverlayChart(ChartPage, can_focus=True):
         step = (high - low) / max(1, self._inside - 1)
         self._move_to(high if self.cursor is None else self.cursor + columns * step)
 
-    def _move_to(self, x: float) -> None:
+    def _move_to(self, x: float, event: str = "") -> None:
         first, last = self._ends()
+        self._event = event
         self.cursor = x = min(max(x, first), last)
         if self.window is not None:
             low, high = self.window
@@ -359,6 +416,7 @@ class OverlayChart(ChartPage, can_focus=True):
         view = View(
             x_low=low,
             x_high=high,
+            x_kind=_X_KINDS[self.x],
             y_scale=_SCALES[self.scale],
             ignore_outliers=self.outliers_ignored,
             ascii=self._ascii,
@@ -408,15 +466,21 @@ class OverlayChart(ChartPage, can_focus=True):
         self.redraw()
 
     def _title(self, chart: Overlaid, width: int) -> Line:
-        notes: list[str] = [_SCALES[self.scale]] if self.scale else []
         chosen = chart.key == self.key
+        notes: list[str] = [shown(self._event)] if self._event and chosen else []
+        if self.x in _X_NOTES:
+            notes.append(_X_NOTES[self.x])
+        if self.scale:
+            notes.append(_SCALES[self.scale])
         if self.weight:
             notes.append(f"smooth {format_number(_WEIGHTS[self.weight])}")
         if self.outliers_ignored:
             notes.append("no outliers")
         if len(self.metrics) > 1 and chosen and self.key in self.metrics:
             notes.append(f"{self.metrics.index(self.key) + 1}/{len(self.metrics)}")
-        step = f"step {format_step(round(self.cursor))}" if self.cursor is not None and chosen else ""
+        step = ""
+        if self.cursor is not None and chosen:
+            step = f"{'step ' if self.x == 'step' else ''}{format_x(self.cursor, self.x)}"
         label = self._labels.get(chart.key, chart.key)
         marks = (chart.version, label, chosen and self.has_focus, tuple(notes), self.cursor, step, width)
         kept = self._titles.get(chart.key)

@@ -96,6 +96,17 @@ class Overlaid:
         return spans
 
 
+def event_after(events: Sequence[tuple[float, str]], here: float | None, by: int) -> tuple[float, str] | None:
+    """Where something happened next after ``here``, or before it, round at the end; with all that happened at that place."""
+    ahead = list(events if by > 0 else reversed(events))
+    if here is not None:
+        tiny = 1e-9 * max(1.0, abs(here))
+        ahead = [event for event in ahead if (event[0] - here) * by > tiny] or ahead
+    if not ahead:
+        return None
+    return ahead[0][0], ", ".join(text for place, text in events if place == ahead[0][0])
+
+
 def title_line(
     chart: Overlaid,
     label: str,

@@ -26,7 +26,7 @@ from mltrack.tui.comparison import (
     patch_style,
     text_diff,
 )
-from mltrack.tui.draw.braille import curve_letter
+from mltrack.tui.draw.braille import curve_letter, curve_letters
 from mltrack.tui.draw.numbers import (
     format_change,
     format_column,
@@ -37,7 +37,7 @@ from mltrack.tui.draw.numbers import (
 from mltrack.tui.draw.times import format_duration
 from mltrack.tui.goal import direction_arrow
 from mltrack.tui.worker_calls.comparisons import MOST_RUNS, Comparison, as_decided, comparison, witnesses_of
-from mltrack.tui.worker_calls.curves import pack
+from mltrack.tui.worker_calls.curves import events, pack, timed_curve
 from mltrack.tui.worker_calls.series_memory import outlines
 
 # Commits between two runs are listed when their repository is here; a slow disk is not waited for.
@@ -116,20 +116,40 @@ def compare_curves(
     low: float | None = None,
     high: float | None = None,
     weight: float = 0.0,
+    x: str = "step",
 ) -> dict[str, list[dict[str, Any] | None]]:
     """Per metric and run {"x", "y", "ends"} of at most ``columns`` min/max pairs as base64 of little-endian float64, smoothed
-    when ``weight`` says so; None where the run has no such metric."""
+    when ``weight`` says so; None where the run has no such metric. ``x`` is step, time or relative, as in `curves`."""
     found: dict[str, list[dict[str, Any] | None]] = {key: [] for key in keys}
+    starts: dict[str, int] = {}
+    if x == "relative":
+        read = store.runs(run_ids[:MOST_RUNS], (), (), folders=False)
+        starts = {run.run_id: run.start_ms or 0 for run in read}
     # A run after the other: what lies loose of it is read once.
     for run_id in run_ids[:MOST_RUNS]:
         for key in keys:
             try:
-                x, y, ends = _curve(store, run_id, key, columns, low, high, weight)
+                if x == "step":
+                    places, y, ends = _curve(store, run_id, key, columns, low, high, weight)
+                else:
+                    start = starts.get(run_id, 0)
+                    places, y, ends = timed_curve(store, run_id, key, x, start, columns, low, high, weight)
             except NotFound:
                 found[key].append(None)
                 continue
-            found[key].append({"x": pack(x), "y": pack(y), "ends": ends})
+            found[key].append({"x": pack(places), "y": pack(y), "ends": ends})
     return found
+
+
+def compare_events(store: Store, run_ids: Sequence[str], key: str, x: str = "step") -> dict[str, Any]:
+    """What happened in these runs as the metric shows it: {"key", "x", "events": [[where, "a spike x15.4"], ...]} in order of x."""
+    found: list[tuple[float, str]] = []
+    for place, run_id in enumerate(run_ids[:MOST_RUNS]):
+        for event in events(store, run_id, key, x, alone=True)["events"]:
+            kind = {"nan": "NaN"}.get(event["kind"], event["kind"])
+            text = " ".join(part for part in (curve_letter(place), kind, event["text"]) if part)
+            found.append((float(event["at"]), text))
+    return {"key": key, "x": x, "events": [list(event) for event in sorted(found)]}
 
 
 def _curve(
@@ -148,7 +168,7 @@ def _curve(
     return x, y, (float(steps[0]), float(steps[-1]))
 
 
-CALLS = (compare, compare_cells, compare_detail, compare_curves)
+CALLS = (compare, compare_cells, compare_detail, compare_curves, compare_events)
 
 
 def _metric_entry(key: str, differs: bool) -> list[Any]:
@@ -165,14 +185,14 @@ def _cells_of(made: Comparison, places: Sequence[int] | range) -> dict[str, Any]
 
 def _metric_cells(made: Comparison, row: Row) -> list[list[str]]:
     values = [value if isinstance(value, float) else None for value in row.values]
-    texts, best = format_column(values, 4), row.best
+    texts, best, reference = format_column(values, 4), row.best, row.reference
     differs = row.differs
     key = made.table.keys.index(row.key)
     cells: list[list[str]] = []
     for column, (value, text) in enumerate(zip(values, texts, strict=True)):
         if value is None:
             cells.append([ABSENT, "dim"])
-        elif best is None or not differs:
+        elif reference is None or not differs or (best is None and value == reference):
             cells.append([text, "" if differs else "dim"])
         elif value == best and (summary := made.table.summary(key, column)) is not None:
             step = {summary.min: summary.min_step, summary.max: summary.max_step}.get(
@@ -180,7 +200,7 @@ def _metric_cells(made: Comparison, row: Row) -> list[list[str]]:
             )
             cells.append([f"{text} ★ @{format_step(step)}", "best"])
         else:
-            cells.append([f"{text}  {format_change(value, best)}", ""])
+            cells.append([f"{text}  {format_change(value, reference)}", ""])
     return cells
 
 
@@ -204,8 +224,9 @@ def _text_cells(row: Row) -> list[list[str]]:
 def _metric_detail(store: Store, made: Comparison, row: Row) -> Lines:
     width = max(len(run.name) for run in made.runs)
     lines: Lines = []
+    letters = curve_letters(len(made.runs))
     for place, (run, summary) in enumerate(zip(made.runs, made.summaries(row.key), strict=True)):
-        head = [f" {curve_letter(place)} {run.name:<{width}}  ", f"curve:{place}"]
+        head = [f" {letters[place]} {run.name:<{width}}  ", f"curve:{place}"]
         if summary is None:
             lines.append([head, ["not logged", "dim"]])
             continue
@@ -403,10 +424,11 @@ def _value_detail(made: Comparison, row: Row, other: int) -> Lines:
         ]
         lines.append([])
     width = max(len(run.name) for run in made.runs)
+    letters = curve_letters(len(made.runs))
     for place, (run, value) in enumerate(zip(made.runs, values, strict=True)):
         text = ABSENT if value is None else value
         odd = "yellow" if row.differs and value != row.usual else ""
-        lines.append([[f" {curve_letter(place)} {run.name:<{width}}  ", f"curve:{place}"], [text, odd]])
+        lines.append([[f" {letters[place]} {run.name:<{width}}  ", f"curve:{place}"], [text, odd]])
     if row.section == "params" and row.effect is not None and made.goal:
         lines += [
             [],

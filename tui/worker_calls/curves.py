@@ -13,6 +13,7 @@ import numpy.typing as npt
 from mltrack.store.curve import bucket, smooth
 from mltrack.store.curve_events import CurveEvent, find_events
 from mltrack.store.direction import guess_direction
+from mltrack.store.errors import NotFound
 from mltrack.store.records import Points, Run
 from mltrack.store.store import Store
 from mltrack.store.zoom import Zoom
@@ -111,8 +112,31 @@ def _is_long(store: Store, run: Run, key: str) -> bool:
     return long and not memory.has(store, run.run_id, key)
 
 
-def events(store: Store, run_id: str, key: str, x: str = "step") -> dict[str, Any]:
-    """What happened in the run as this metric shows it, in order of x: {"kind", "low", "high", "at", "text"} each."""
+def timed_curve(
+    store: Store,
+    run_id: str,
+    key: str,
+    x: str,
+    start_ms: int,
+    columns: int,
+    low: float | None,
+    high: float | None,
+    weight: float,
+) -> tuple[Floats, Floats, tuple[float, float]]:
+    """A curve by time (ms since 1970) or relative (seconds since ``start_ms``), and where its series begins and ends. Raises
+    NotFound for a run without the metric."""
+    ranks = memory.series(store, run_id, [key]).get(key, [])
+    points = next(iter([one for one in ranks if one.rank == 0] or ranks), None)
+    if points is None or not len((points := _valid(points)).values):
+        raise NotFound(f"The run has no metric {key}.")
+    places = _places(points, _Axis(x, start_ms, None, None))
+    places, values = _ascending(places, smooth(points.values, weight) if weight > 0 else points.values)
+    return *bucket(places, values, columns, low, high), (float(places[0]), float(places[-1]))
+
+
+def events(store: Store, run_id: str, key: str, x: str = "step", alone: bool = False) -> dict[str, Any]:
+    """What happened in the run as this metric shows it, in order of x: {"kind", "low", "high", "at", "text"} each; ``alone``
+    without what the goal and the loss show."""
     run = _run(store, run_id)
     if run is None:
         return {"key": key, "x": x, "events": []}
@@ -120,7 +144,7 @@ def events(store: Store, run_id: str, key: str, x: str = "step") -> dict[str, An
     found: list[dict[str, Any]] = []
     goal = guess_goal(dict.fromkeys(run.metrics, 1))
     loss = guess_loss(run.metrics, goal)
-    for name in dict.fromkeys(name for name in (key, goal, loss) if name is not None):
+    for name in dict.fromkeys(name for name in ((key,) if alone else (key, goal, loss)) if name is not None):
         points = next(iter(memory.series(store, run_id, [name]).get(name, [])), None)
         if points is None:
             continue
