@@ -29,7 +29,8 @@ _COLUMNS = (
     " r.lifecycle, r.pinned, r.step, r.total, r.exit_code, r.facts, r.damage, r.skipped, r.source, r.summary, r.state"
 )
 _SLICE = 500
-
+# A name in a sentence is no longer than this.
+_NAME_SHOWN = 60
 
 _SUMMARY_COLUMNS = (
     "key",
@@ -470,3 +471,13 @@ def resolve(database: Database, reference: str) -> str:
     if rows:
         raise AmbiguousRun(f"Several runs are named '{text}'; use an id.", [str(row[0]) for row in rows])
     raise RunNotFound(f"No run has the id, prefix or name '{reference}'. 'mltrack ls' lists the runs.")
+
+
+def in_words(database: Database, run_ids: Sequence[str]) -> str:
+    """These runs in a sentence: the name of one, of many letters the first; the number of several."""
+    if len(run_ids) != 1:
+        return f"{len(run_ids)} runs"
+    rows = list(database.execute("SELECT name FROM run WHERE run_id = ?", (run_ids[0],)))
+    name = str(rows[0][0]) if rows else ""
+    short = name if len(name) <= _NAME_SHOWN else name[: _NAME_SHOWN - 1] + "…"
+    return short or f"run {run_ids[0][:8]}"

@@ -396,20 +396,20 @@ class Store:
         ]
         return self.decide(
             operations,
-            f"Tagged {_runs(run_ids)} {', '.join(f'{key}={value}' for key, value in checked.items())}",
+            f"Tagged {self._named(run_ids)} {', '.join(f'{key}={value}' for key, value in checked.items())}",
         )
 
     def delete_tags(self, run_ids: Sequence[str], keys: Sequence[str]) -> Decision:
         """Remove tags of runs."""
         operations = [{"op": "tag", "run": run, "key": key, "value": None} for run in run_ids for key in keys]
-        return self.decide(operations, f"Removed {', '.join(keys)} from {_runs(run_ids)}")
+        return self.decide(operations, f"Removed {', '.join(keys)} from {self._named(run_ids)}")
 
     def note(self, run_id: str, text: str, before: str | None = None) -> Decision:
         """Write the note of a run. Raises Conflict when it is not ``before`` any more: nobody's words are lost unseen."""
         with self._deciding():
             if before is not None and self.runs([run_id], (), (), folders=False)[0].note != before:
                 raise Conflict("The note was changed by somebody else meanwhile.")
-            return self._fields([run_id], "note", text, f"Noted on {_runs([run_id])}")
+            return self._fields([run_id], "note", text, f"Noted on {self._named([run_id])}")
 
     def _deciding(self) -> AbstractContextManager[object]:
         """What is read within holds until the decision is made. Raises ReadOnly."""
@@ -423,11 +423,13 @@ class Store:
             check_key(name)
         except Refused as error:
             raise BadInput(f"The name cannot be used: {error}.") from None
-        return self._fields([run_id], "name", name, f"Renamed {_runs([run_id])} to {name}")
+        return self._fields([run_id], "name", name, f"Renamed {self._named([run_id])} to {name}")
 
     def move(self, run_ids: Sequence[str], experiment: str) -> Decision:
         """Put runs into an experiment, made when it does not exist."""
-        return self._fields(run_ids, "experiment", experiment, f"Moved {_runs(run_ids)} to {experiment}")
+        return self._fields(
+            run_ids, "experiment", experiment, f"Moved {self._named(run_ids)} to {experiment}"
+        )
 
     def pin(self, run_ids: Sequence[str], pinned: bool = True) -> Decision:
         """Keep runs at the top, or not."""
@@ -435,12 +437,12 @@ class Store:
             run_ids,
             "pinned",
             "1" if pinned else None,
-            f"{'Pinned' if pinned else 'Unpinned'} {_runs(run_ids)}",
+            f"{'Pinned' if pinned else 'Unpinned'} {self._named(run_ids)}",
         )
 
     def trash(self, run_ids: Sequence[str]) -> Decision:
         """Put runs into the trash; ``restore`` brings them back."""
-        return self._fields(run_ids, "lifecycle", "trash", f"Moved {_runs(run_ids)} to the trash")
+        return self._fields(run_ids, "lifecycle", "trash", f"Moved {self._named(run_ids)} to the trash")
 
     def restore(self, run_ids: Sequence[str]) -> Decision:
         """Take runs out of the trash."""
@@ -450,7 +452,7 @@ class Store:
             {"op": "field", "run": run, "field": "lifecycle", "value": "active" if run in owned else None}
             for run in run_ids
         ]
-        return self.decide(operations, f"Restored {_runs(run_ids)}")
+        return self.decide(operations, f"Restored {self._named(run_ids)}")
 
     def purge(self, run_ids: Sequence[str]) -> Decision:
         """Remove runs and their files for good. Raises Conflict for runs whose artifacts are registered as models."""
@@ -460,10 +462,10 @@ class Store:
             held = upkeep.runs_of_models(self.database) & set(run_ids)
             if held:
                 raise Conflict(
-                    f"{_runs(sorted(held))} cannot be purged: a registered model version is made of it. Delete the version first."
+                    f"{self._named(sorted(held))} cannot be purged: a registered model version is made of it. Delete the version first."
                 )
             decision = self.decide(
-                [{"op": "purge", "run": run} for run in run_ids], f"Purged {_runs(run_ids)}"
+                [{"op": "purge", "run": run} for run in run_ids], f"Purged {self._named(run_ids)}"
             )
         for run_id in run_ids:
             shutil.rmtree(run_folder(self.root, run_id), ignore_errors=True)
@@ -490,10 +492,9 @@ class Store:
 
         return decisions.undo(self.database, self.root, redo=True)
 
+    def _named(self, run_ids: Sequence[str]) -> str:
+        return runs.in_words(self.database, run_ids)
+
     def _fields(self, run_ids: Sequence[str], name: str, value: str | None, sentence: str) -> Decision:
         edits = [{"op": "field", "run": run, "field": name, "value": value} for run in run_ids]
         return self.decide(edits, sentence)
-
-
-def _runs(run_ids: Sequence[str]) -> str:
-    return f"run {run_ids[0][:8]}" if len(run_ids) == 1 else f"{len(run_ids)} runs"

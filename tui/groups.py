@@ -83,7 +83,7 @@ def sort_groups(groups: Sequence[Group], key: str, direction: str) -> list[Group
 
 
 def spread_texts(spreads: Sequence[Spread | None]) -> list[tuple[str, str]]:
-    """For each ("mean ±std", "min..max") with as many digits as tell them apart; empty texts for None."""
+    """For each ("mean ±std", "min .. max") with as many digits as tell them apart; empty texts for None."""
     # Rounded first: means of different numbers of runs nearly always differ somewhere, and nobody reads that far.
     means = format_column([float(f"{one.mean:.4g}") if one else None for one in spreads], 4)
     found = []
@@ -93,7 +93,7 @@ def spread_texts(spreads: Sequence[Spread | None]) -> list[tuple[str, str]]:
             continue
         std = f" ±{_two_digits(one.std)}" if one.std is not None else ""
         low, high = format_column([one.low, one.high], 4)
-        found.append((mean + std, f"{low}..{high}" if one.n > 1 else ""))
+        found.append((mean + std, f"{low} .. {high}" if one.n > 1 else ""))
     return found
 
 

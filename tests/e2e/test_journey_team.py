@@ -125,7 +125,7 @@ def test_a_team_on_one_box(place: Path, terminal: Callable[..., Any]) -> None:
     his.press("Enter")
     his.wait_for(lambda: not any("Delete by-daemon" in line for line in his.screen()))
     his.type("D").until(r"Delete by-daemon of daemon to trash")
-    his.type("y").until("Moved run .* to the trash.*u takes it back")
+    his.type("y").until("Moved .* to the trash.*u takes it back")
     third.wait_for(lambda: not any("by-daemon" in line for line in third.screen()))
     his.type("u").until("Undid")
     third.until("by-daemon")

@@ -103,3 +103,43 @@ def test_few_runs_are_plotted_by_what_differs(mltrack: Run, demo_store: str) -> 
 def test_a_word_that_is_set_is_told_from_one_that_is_not(mltrack: Run, demo_store: str) -> None:
     rows = mltrack("--store", demo_store, "compare", "calm-elk-12", "dim-ram-23").stdout.splitlines()
     assert next(row.split() for row in rows if row.startswith("paper")) == ["paper", "\u2713", "\u00b7"]
+
+
+def test_a_run_has_its_letter_in_the_bands_too(mltrack: Run, demo_store: str) -> None:
+    names = ("dim-ram-23", "sage-owl-41", "calm-elk-12")
+    lines = mltrack("--store", demo_store, "plot", "--kind", "bands", "val/acc", *names).stdout.splitlines()
+    crops = {line.split()[0]: line for line in lines if " run " in line}
+    assert sorted(crops) == ["a", "b", "c"] and "data.crop=224" in crops["a"] and "lion" in crops["c"]
+
+
+def test_messages_name_the_run_and_titles_count_what_is_drawn(mltrack: Run, story: str) -> None:
+    assert mltrack("--store", story, "pin", "calm-elk-12").stdout.strip() == "Pinned calm-elk-12"
+    answer = mltrack("--store", story, "rename", "calm-elk-12", "new")
+    assert answer.stdout.strip() == "Renamed calm-elk-12 to new"
+    title = mltrack("--store", story, "plot", "--kind", "hist", "val/acc").stdout.splitlines()[0]
+    every = mltrack("--store", story, "ls", "--json").stdout
+    count = sum("val/acc" in run["metrics"] for run in json.loads(every))
+    assert f"{count} of " in title and 0 < count < len(json.loads(every))
+
+
+def test_a_metric_without_a_good_end_is_measured_against_the_first_run(mltrack: Run, demo_store: str) -> None:
+    rows = mltrack("--store", demo_store, "compare", "calm-elk-12", "dim-ram-23", "-m", "last").stdout
+    row = next(row.split() for row in rows.splitlines() if row.startswith("grad_norm"))
+    assert len(row) == 4 and row[3].endswith("%"), "the first is what the other is measured against"
+
+
+def test_why_one_is_better_and_the_code_between_can_be_asked_at_the_prompt(
+    mltrack: Run, demo_store: str
+) -> None:
+    runs = ("sage-owl-41", "calm-elk-12", "dim-ram-23")
+    why = mltrack("--store", demo_store, "compare", *runs, "--why").stdout
+    assert "Why a is better than c" in why and "data.crop" in why and "may be it" in why
+    assert "not it" in next(line for line in why.splitlines() if line.startswith("  lr "))
+    told = json.loads(mltrack("--store", demo_store, "compare", *runs, "--why", "--json").stdout)
+    assert [line.rstrip() for line in told["lines"]] == [line.rstrip() for line in why.splitlines()[1:]]
+    code = mltrack("--store", demo_store, "compare", runs[0], runs[2], "--code")
+    assert code.returncode == 0 and code.stdout.startswith("code of a and b")
+    assert "sage-owl-41" in code.stdout and "uncommitted changes" in code.stdout
+    refused = mltrack("--store", demo_store, "compare", *runs, "--code")
+    assert refused.returncode != 0 and "about two runs" in refused.stderr
+    assert mltrack("--store", demo_store, "compare", runs[0], "--why").returncode != 0

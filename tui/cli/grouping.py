@@ -135,7 +135,7 @@ def write_groups(grouped: Grouped, terminal: Terminal, as_json: bool, as_csv: bo
         )
         means = [Cell(text, "best" if place == best else None) for place, (text, _) in enumerate(texts)]
         columns.append(Column(f"{key}{arrow}", means, weight=0))
-        columns.append(Column("min..max", [Cell(text, "dim") for _, text in texts], weight=1))
+        columns.append(Column("min .. max", [Cell(text, "dim") for _, text in texts], weight=1))
     write_lines(draw_table(columns, terminal))
 
 

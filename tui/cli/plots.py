@@ -39,6 +39,7 @@ _SAMPLE = 200
 _AXES = 6
 _MATRIX_BYTES = 4 << 20
 _MOST_BANDED, _MOST_GROUPS = 100, 6
+_LETTERS_SHOWN = 6
 
 
 def plot_lines(
@@ -59,7 +60,7 @@ def plot_lines(
     ids = [store.columns.run_ids[int(place)] for place in places[:_SAMPLE]]
     with about(run.experiment for run in store.runs(ids, (), (), folders=False)):
         goal = guess_goal(store.count_metrics(ids))
-        return _picture(store, kind, names, places, goal, (width, height), ascii_only)
+        return _picture(store, kind, names, places, goal, (width, height), ascii_only, bool(run_ids))
 
 
 def _picture(
@@ -70,6 +71,7 @@ def _picture(
     goal: str | None,
     size: tuple[int, int],
     ascii_only: bool,
+    compared: bool,
 ) -> tuple[str, list[Line]]:
     width, height = size
     of = f"{len(places):,} runs"
@@ -80,12 +82,14 @@ def _picture(
             raise BadInput("A scatter needs two columns, for example lr,val/acc.")
         x, y = (column_of(store, places, name) for name in chosen)
         best = _best(y, chosen[1]) if store.columns.has("metric", chosen[1]) else None
+        of = _of(x.known & y.known)
         return f"{chosen[1]} by {chosen[0]}   {of}", draw_scatter(x, y, width, height - 1, best, ascii_only)
     if kind == "hist":
         key = names[0] if names else goal
         if key is None:
             raise BadInput("Say of which column, for example val/acc.")
-        return f"{key}   {of}", draw_histogram(column_of(store, places, key), width, height)
+        column = column_of(store, places, key)
+        return f"{key}   {_of(column.known)}", draw_histogram(column, width, height)
     if kind == "parallel":
         chosen = list(names) or _usual(store, places, goal)
         columns = [column_of(store, places[:_MOST_LINES], name) for name in chosen]
@@ -97,10 +101,16 @@ def _picture(
         chosen_key = names[0] if names else goal
         if chosen_key is None:
             raise BadInput("Say of which metric, for example val/acc.")
-        return _bands(store, places, chosen_key, width, height, ascii_only)
+        return _bands(store, places, chosen_key, width, height, ascii_only, compared)
     if kind == "importance":
         return _importance(store, places, names[0] if names else goal, of, width)
     raise BadInput(f"There is no plot '{kind}'; there are {', '.join(KINDS)}.")
+
+
+def _of(known: npt.NDArray[np.bool_]) -> str:
+    """How many runs are in a picture, and of how many."""
+    count = int(known.sum())
+    return f"{count:,} runs" if count == len(known) else f"{count:,} of {len(known):,} runs"
 
 
 def column_of(store: Store, places: npt.NDArray[np.int64], name: str) -> Column:
@@ -134,8 +144,9 @@ def _places(
     if run_ids:
         store.columns.refresh()
         wanted = set(run_ids)
-        found = [place for place, run_id in enumerate(store.columns.run_ids) if run_id in wanted]
-        return np.array(found, np.int64)
+        place_of = {run_id: place for place, run_id in enumerate(store.columns.run_ids) if run_id in wanted}
+        # In the order they were named: it gives each run its letter.
+        return np.array([place_of[run_id] for run_id in run_ids if run_id in place_of], np.int64)
     places, _ = store.search_places(filter, experiment=experiment)
     if not len(places):
         raise BadInput("No run matches.")
@@ -202,19 +213,27 @@ def _importance(
 
 
 def _bands(
-    store: Store, places: npt.NDArray[np.int64], key: str, width: int, height: int, ascii_only: bool
+    store: Store,
+    places: npt.NDArray[np.int64],
+    key: str,
+    width: int,
+    height: int,
+    ascii_only: bool,
+    compared: bool,
 ) -> tuple[str, list[Line]]:
-    """Mean and band per seed group of the runs that have the metric."""
+    """Mean and band per seed group of the runs that have the metric. Of runs that were named each has its letter, as side by
+    side, and a group has that of its first run; else the groups are lettered, the largest first."""
     from mltrack.store.errors import NotFound
 
     found = store.runs([store.columns.run_ids[int(place)] for place in places[:_MOST_BANDED]], [key])
-    runs, series = [], []
-    for run in found:
+    runs, series, own = [], [], []
+    for place, run in enumerate(found):
         try:
             points = store.points(run.run_id, key)
         except NotFound:
             continue
         runs.append(run)
+        own.append(place)
         series.append((points.steps.astype(np.float64), points.values))
     if not runs:
         raise BadInput(f"None of these runs has the metric {key}.")
@@ -228,24 +247,34 @@ def _bands(
             for name, places in shown
         ]
     bands = [make_band([series[place] for place in members], 2 * width) for _, members in shown]
-    curves = [Curve("", band.x, band.mean) for band in bands]
+    lettered = [own[members[0]] for _, members in shown] if compared else list(range(len(shown)))
+    # A place without a curve keeps its letter and colour for the run that they are of.
+    nothing = np.empty(0)
+    count = max(lettered) + 1
+    curves = [Curve("", nothing, nothing)] * count
+    for letter, band in zip(lettered, bands, strict=True):
+        curves[letter] = Curve("", band.x, band.mean)
     for band in bands:
         curves += [Curve("", band.x, edge, faint=True) for edge in (band.low, band.high)]
-    legend = [
-        f"{curve_letter(place)} {band.n:>3} {'run ' if band.n == 1 else 'runs'}  {name}"
-        for place, ((name, _), band) in enumerate(zip(shown, bands, strict=True))
-    ]
-    plot = draw_plot(curves, width, max(6, height - len(legend) - 1), View(ascii=ascii_only))
+    legend = []
+    for letter, (name, members), band in zip(lettered, shown, bands, strict=True):
+        one = curve_letter(letter)
+        if compared and len(members) > 1:
+            one = " ".join(curve_letter(own[place]) for place in members[:_LETTERS_SHOWN])
+            one += " ..." if len(members) > _LETTERS_SHOWN else ""
+        legend.append(f"{one}  {band.n:>3} {'run ' if band.n == 1 else 'runs'}  {name}")
+    view = View(ascii=ascii_only, letters=len(bands) > 1)
+    plot = draw_plot(curves, width, max(6, height - len(legend) - 1), view)
     lines: list[Line] = []
     for row in plot.rows:
         line: Line = []
         for span in row:
-            group = span.curve if span.curve < len(bands) else (span.curve - len(bands)) // 2
-            ghost = " ghost" if span.curve >= len(bands) else ""
+            group = span.curve if span.curve < count else lettered[(span.curve - count) // 2]
+            ghost = " ghost" if span.curve >= count else ""
             line.append([span.text, f"curve:{group}{ghost}" if span.curve >= 0 else "dim"])
         lines.append(line)
-    for place, text in enumerate(legend):
-        lines.append([[f" {text}", f"curve:{place}"]])
+    for letter, text in zip(lettered, legend, strict=True):
+        lines.append([[f" {text}", f"curve:{letter}"]])
     left = len(groups) - len(shown)
     more = f"   {left:,} smaller groups left out" if left else ""
     return f"{key}: mean ± std of runs that differ only in their seed{more}", lines

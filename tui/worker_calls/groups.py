@@ -35,7 +35,7 @@ def groups(
     ]
     columns.append([f"{group.count:,}" for group in shown])
     for key in made.metrics:
-        headings += [f"{key}{'↓' if made.directions[key] == 'min' else '↑'}", "min..max"]
+        headings += [f"{key}{'↓' if made.directions[key] == 'min' else '↑'}", "min .. max"]
         texts = spread_texts([group.spreads[key] for group in shown])
         columns += [[mean for mean, _ in texts], [ends for _, ends in texts]]
     return {
