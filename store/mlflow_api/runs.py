@@ -19,6 +19,7 @@ from mltrack.store.mlflow_api.run_answers import COMMIT_TAG, NAME_TAG, NOTE_TAG,
 from mltrack.store.mlflow_api.validate import check_count, check_key, check_name, check_value
 from mltrack.store.mlflow_api.wire import Fields, filled, invalid, missing
 from mltrack.store.mlflow_api.writers import RunWriter
+from mltrack.store.runs import in_words
 from mltrack.store.sort_parser import parse_sort
 
 SEARCH_MOST = 50_000
@@ -135,7 +136,7 @@ def rename(api: Api, run_id: str, writer: RunWriter, name: str) -> None:
     if decided:
         api.decide(
             [{"op": "field", "run": run_id, "field": "name", "value": name}],
-            f"Renamed run {run_id[:8]} to {name}",
+            f"Renamed {in_words(api.database, [run_id])} to {name}",
         )
     else:
         api.writers.meta(writer, "name", v=name)
@@ -156,9 +157,10 @@ def _lifecycle(api: Api, run_id: str, value: str | None) -> Answer:
         return {}
     api.writers.end(run_id)
     api.writers.fold(run_id)
+    named = in_words(api.database, [run_id])
     api.decide(
         [{"op": "field", "run": run_id, "field": "lifecycle", "value": value}],
-        f"{'Moved run to the trash' if value else 'Restored run'} {run_id[:8]}",
+        f"Moved {named} to the trash" if value else f"Restored {named}",
     )
     return {}
 
@@ -215,7 +217,7 @@ def delete_tag(api: Api, fields: Fields) -> Answer:
     if key in writer.decided_tags:
         api.decide(
             [{"op": "tag", "run": run_id, "key": key, "value": None}],
-            f"Removed the tag {key} of run {run_id[:8]}",
+            f"Removed the tag {key} of {in_words(api.database, [run_id])}",
         )
     else:
         api.writers.meta(writer, "untag", k=[key])

@@ -203,6 +203,7 @@ def test_a_run_is_tagged_named_pinned_and_put_into_the_trash_from_its_own_screen
         await until(pilot, lambda: runs.view and runs.view["found"] == 1)
         await until(pilot, lambda: runs.table.current is not None)
         run_id = str(runs.table.current)
+        runs.table.marks.add(run_id)
         await pilot.press("enter")
         run = pilot.app.screen
         assert isinstance(run, RunScreen)
@@ -232,6 +233,10 @@ def test_a_run_is_tagged_named_pinned_and_put_into_the_trash_from_its_own_screen
         await pilot.press("u")
         await until(pilot, lambda: run.page and "in the trash" not in run.page["sentence"])
         await until(pilot, lambda: "calm-elk-12x" in text(pilot))
+        await pilot.press("escape", "u")
+        await until(pilot, lambda: "1 marked, as before" in text(pilot))
+        await pilot.press("u")
+        await until(pilot, lambda: "Undid: Unpinned" in text(pilot))
 
     play(store, story)
 

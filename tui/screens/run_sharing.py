@@ -56,6 +56,18 @@ class RunSharing(BaseScreen):
 
         run_again(self, self.run_id)
 
+    def decided(self) -> None:
+        # Back in the table `u` takes this back before the marks that were made earlier.
+        self.mltrack.runs.decided()
+
+    def action_undo(self) -> None:
+        self.mltrack.runs.undone_elsewhere()
+        super().action_undo()
+
+    def action_redo(self) -> None:
+        self.mltrack.runs.undone_elsewhere(redo=True)
+        super().action_redo()
+
     @property
     def reported(self) -> list[str]:
         return [self.run_id] if self.tab in ("Overview", "Charts") else []

@@ -144,6 +144,12 @@ class RunsSharing(RunsChanges):
         self._past.append(None)
         self._future.clear()
 
+    def undone_elsewhere(self, redo: bool = False) -> None:
+        """A decision is taken back, or made again, from a screen over this one."""
+        take, give = (self._future, self._past) if redo else (self._past, self._future)
+        if take and take[-1] is None:
+            give.append(take.pop())
+
     def action_undo(self) -> None:
         self._note_mine()
         if not self._past or self._past[-1] is None:
