@@ -412,7 +412,10 @@ class SourceFold:
         if database.execute("SELECT 1 FROM tombstone WHERE run_id = ?", (piece.run_id,)):
             return None
         first = next((record for record in piece.records if record.get("op") == "start"), None)
-        run = ensure_run(database, journal_name(piece), str(first.get("experiment") or "") if first else "")
+        name = journal_name(piece)
+        # With the row, and not with what is judged by: nobody here can say more of a process there.
+        name.header["host"] = piece.host
+        run = ensure_run(database, name, str(first.get("experiment") or "") if first else "")
         database.execute("UPDATE run SET source = ? WHERE id = ?", (follow.path, run))
         return run
 

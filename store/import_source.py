@@ -32,7 +32,7 @@ from mltrack.store.client.journal import (
     share_mode,
 )
 from mltrack.store.database import Database, file_lock
-from mltrack.store.errors import ReadOnly
+from mltrack.store.errors import BadInput, ReadOnly
 from mltrack.store.fold_catalogue import number_text
 from mltrack.store.fold_sources import journal_name
 from mltrack.store.journal_reader import JournalName
@@ -155,6 +155,10 @@ def import_source(store: Store, path: str, progress: Callable[[Imported], None] 
     if store.database.readonly or store.followed is not None:
         raise ReadOnly(f"The store {store.location.root} is open read-only; nothing was imported.")
     where, kind = sources.identify(path)
+    if kind == "ssh":
+        raise BadInput(
+            "An import takes files too, which do not come over here: copy the store with rsync, and `mltrack sync` the copy."
+        )
     with file_lock(store.root, "import"):
         for part in (store.root / "runs").glob("*/.*.part"):  # of an import that was killed
             shutil.rmtree(part, ignore_errors=True)

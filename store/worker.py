@@ -21,6 +21,7 @@ import orjson
 from mltrack.store.acting import use_channel
 from mltrack.store.audit_head import DailyHead
 from mltrack.store.errors import FilterError, MltrackError
+from mltrack.store.machines import absent_machines
 from mltrack.store.opening import open_store
 from mltrack.store.store import Store
 
@@ -57,6 +58,7 @@ class Worker:
         self._buffer = b""
         self._seq = ""
         self._told = False
+        self._troubles: dict[str, str] = {}
         self._head = DailyHead(store)
 
     def serve(self) -> None:
@@ -109,6 +111,7 @@ class Worker:
             if not self._told:
                 self._told = self._store.database.listen()
             report = self._store.refresh(SLICE_SECONDS)
+            self._tell_of_machines()
             seq = self._store.database.setting("seq")
             self._head.look()
         except MltrackError as error:
@@ -121,6 +124,15 @@ class Worker:
             self._send({**changed, "waiting_runs": report.waiting_runs})
         busy = report.pending_bytes > 0 and report.points > 0 or report.waiting_runs > 0
         return busy and not report.folded_by_other
+
+    def _tell_of_machines(self) -> None:
+        """A machine that cannot be reached is news, and that it can be again; it changes nothing else."""
+        now = absent_machines(self._store.database)
+        news = [sentence for address, sentence in now.items() if self._troubles.get(address) != sentence]
+        news += [f"{address} can be read again" for address in self._troubles.keys() - now.keys()]
+        self._troubles = now
+        for sentence in news:
+            self._send({"event": "note", "message": sentence})
 
     def _answer_all(self, lines: list[bytes]) -> None:
         requests: list[dict[str, Any]] = []

@@ -41,17 +41,25 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 def _choose_and_open(options: argparse.Namespace) -> int:
     asked = options.store or os.environ.get("MLTRACK_STORE", "")
-    if asked.startswith("ssh://"):
-        from mltrack.tui.remote import NotRemote, remote_of
+    others = [path for path in options.paths if path.startswith("ssh://")]
+    if asked.startswith("ssh://") or others:
+        from mltrack.store.ssh_address import NotRemote, remote_of
 
-        options.store = asked
         try:
-            remote_of(options.store)
+            for address in (asked, *others):
+                remote_of(address)
+            if others and asked.startswith("ssh://"):
+                raise NotRemote(
+                    f"{asked} is looked at from here and follows nothing of this machine's: `mltrack-tui --store FOLDER {asked}"
+                    f" {others[0]}` shows both in one table."
+                )
         except NotRemote as error:
             from mltrack.tui.cli.output import warn
 
             warn(str(error))
             return 5
+    if asked.startswith("ssh://"):
+        options.store = asked
         return _open(options, options.store, None)
     from mltrack.store.client.location import LocationError, choose_store
 
@@ -76,7 +84,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "paths",
         nargs="*",
         metavar="PATH",
-        help="data of another tool to follow, or a project's folder: mlruns, mlflow.db, TensorBoard and more",
+        help="data to follow, or a project's folder: mlruns, mlflow.db, TensorBoard and more, ssh://HOST/PATH of other machines",
     )
     parser.add_argument(
         "--store",

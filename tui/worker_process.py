@@ -39,7 +39,7 @@ class WorkerProcess:
         self.host = ""
         """What ssh calls the machine that it runs on; "" for this one."""
         if where is not None and where.startswith("ssh://"):
-            from mltrack.tui.remote import remote_of
+            from mltrack.store.ssh_address import remote_of
 
             remote = remote_of(where)
             assert remote is not None

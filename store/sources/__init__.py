@@ -46,9 +46,11 @@ from urllib.parse import unquote, urlsplit
 
 from mltrack.store.errors import BadInput
 from mltrack.store.sources.base import Reader
+from mltrack.store.ssh_address import remote_of
 
 # Kind -> class, imported only when it is needed. The order is the order of asking: special before general.
 KINDS = {
+    "ssh": "ssh_store:SshReader",
     "mlruns": "mlruns:MlrunsReader",
     "mlflow_server": "mlflow_server:MlflowServerReader",
     "mlflow_db": "mlflow_db:MlflowDatabaseReader",
@@ -90,6 +92,7 @@ def absolute(path: str) -> str:
 def identify(path: str) -> tuple[str, str]:
     """The one name of a source and its kind. Raises BadInput when there is nothing, or nothing that a reader knows."""
     where = absolute(path)
+    remote_of(where)  # an address that names no machine is said to be one
     if "://" in where and urlsplit(where).password:
         raise BadInput(
             "What is followed is remembered, so leave the password out of the URL and put it into ~/.pgpass or PGPASSWORD."

@@ -85,7 +85,7 @@ class Piece:
     ``attempt`` names a start of the run and sorts by it, ``<13-digit ms>-<anything>`` (empty: there is only one): a later one
     supersedes points from its first step on. ``damage`` is what is wrong with the run as far as this piece knows; the last
     piece of a ``read`` decides. ``skipped``: records that could not be read, beside those counted before. A piece without a
-    ``run_id`` is about a logged ``model``, or says what is wrong with one.
+    ``run_id`` is about a logged ``model``, or says what is wrong with one. ``host``: where the run was made.
     """
 
     run_id: str
@@ -98,6 +98,7 @@ class Piece:
     damage: str | None = None
     heard_ms: int | None = None
     model: LoggedModel | None = None
+    host: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """Another mltrack store, that of a colleague or of another machine: its journals and what was decided there, only read.
 
 Its database is not opened: journals and ``decisions.jsonl`` say everything (docs/journal.md), may be read while they are
-written, and need no locks. A run without an end shows as running, and quiet; nobody here can say more of its process.
+written, and need no locks. A run without an end shows as running, and quiet when its marker was not touched for long; nobody here
+can say more of its process.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,6 +37,7 @@ class MltrackReader(Reader):
     def __init__(self, path: Path | str) -> None:
         super().__init__(path)
         self._decided: dict[str, dict[str, tuple[int, Any]]] = {}
+        self._beats: dict[str, int] = {}
         self._read_to = 0
 
     @classmethod
@@ -60,7 +63,7 @@ class MltrackReader(Reader):
 
     def scan(self, known: Mapping[str, str]) -> Iterator[Found | None]:
         self._read_decisions()
-        live = self._markers()
+        live = self._beats = self._markers()
         entries: list[tuple[int, str, str]] = []
         with os.scandir(self.path / "runs") as shards:
             for shard in shards:
@@ -84,16 +87,23 @@ class MltrackReader(Reader):
             ).hexdigest()
             if run not in live and before == f"E{mark}":
                 continue
-            # Of what is written to, or was a moment ago, the files themselves are compared.
-            stamp = f"R{mark}{_sizes(folder)}" if run in live else f"E{mark}"
+            # Of what is written to, the files themselves are compared, and the beat of who writes.
+            stamp = f"R{mark}{_sizes(folder)}.{live[run]}" if run in live else f"E{mark}"
             if stamp != before:
                 yield Found(run, stamp, run in live, folder)
 
-    def _markers(self) -> set[str]:
+    def _markers(self) -> dict[str, int]:
+        """When the writers of each run that goes on were heard of last, in ms."""
+        beats: dict[str, int] = {}
         try:
-            return {name.partition(".")[2] for name in os.listdir(self.path / "open")}
+            with os.scandir(self.path / "open") as entries:
+                for entry in entries:
+                    run = entry.name.partition(".")[2]
+                    with suppress(FileNotFoundError):
+                        beats[run] = max(beats.get(run, 0), entry.stat().st_mtime_ns // 1_000_000)
         except OSError:
-            return set()
+            return {}
+        return beats
 
     def _read_decisions(self) -> None:
         """What people decided about runs there, the last word for each field. An undo is a decision like any other."""
@@ -136,7 +146,7 @@ class MltrackReader(Reader):
         state: dict[str, Any] = orjson.loads(position) if position else {}
         files: dict[str, list[Any]] = state.setdefault("files", {})
         damage: str | None = None
-        heard = 0
+        heard = self._beats.get(run, 0)
         for kind in ("meta", "points"):
             for name in sorted(entry.name for entry in os.scandir(folder)):
                 named = file_kind(name.removesuffix(".zst"))
@@ -156,6 +166,8 @@ class MltrackReader(Reader):
             state["decided"] = digest
             where = {"op": "artifacts", "t": 0, "v": f"runs/{run[:2]}/{run}/artifacts"}
             yield self._piece(run, state, [where, *records], [], 0, None, damage, heard)
+        elif run in self._beats:  # it goes on, also where it has nothing to say
+            yield self._piece(run, state, [], [], 0, None, damage, heard)
 
     def _journal(
         self, path: Path, key: str, files: dict[str, list[Any]]
@@ -223,7 +235,10 @@ class MltrackReader(Reader):
         attempt = journal.attempt if journal is not None else ""
         rank = journal.rank if journal is not None else 0
         position = orjson.dumps(state).decode()
-        return Piece(run, position, records, _points(parsed), attempt, rank, skipped, damage, heard)
+        host = str(journal.header.get("host", "")) if journal is not None else ""
+        return Piece(
+            run, position, records, _points(parsed), attempt, rank, skipped, damage, heard, host=host
+        )
 
 
 def _points(parsed: list[list[Any]]) -> SourcePoints | None:

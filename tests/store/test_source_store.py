@@ -45,6 +45,7 @@ def assert_same(mine: Store, theirs: Store, run_id: str) -> None:
         "metrics",
         "lifecycle",
         "user",
+        "host",
     ):
         assert getattr(here, field) == getattr(there, field), field
     assert here.damage is None and here.source == str(theirs.root)

@@ -19,7 +19,7 @@ from tests.tui.conftest import COMMAND, command_environment
 
 import mltrack
 from mltrack.store import open_store
-from mltrack.tui.remote import NotRemote, Remote, remote_of
+from mltrack.store.ssh_address import NotRemote, Remote, remote_of
 
 SERVICES = Path(__file__).parents[1] / "services"
 OpenApp = Callable[..., Any]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from mltrack.store.errors import BadInput
+from mltrack.store.ssh_address import SCHEME
 from mltrack.tui.clean import clean
 from mltrack.tui.cli.output import write_text
 from mltrack.tui.cli.run_look import is_slurms
@@ -66,7 +67,9 @@ def logs_command(session: Session, run: str, follow: bool, lines: int | None, ra
 
 
 def log_place(run: Run) -> tuple[Path | None, int]:
-    """The file a run's output is in, and where in it the run begins."""
+    """The file a run's output is in, and where in it the run begins. (None, 0) where it is on another machine, or nowhere."""
+    if run.source.startswith(SCHEME):
+        return None, 0  # the paths that the run recorded are paths there
     if run.folder is not None and (run.folder / "console.log").is_file():
         return run.folder / "console.log", 0
     console = run.facts.get("console")
@@ -74,6 +77,11 @@ def log_place(run: Run) -> tuple[Path | None, int]:
         offset = console.get("offset")
         return Path(console["file"]), offset if isinstance(offset, int) and offset >= 0 else 0
     return None, 0
+
+
+def output_over_there(run: Run) -> str:
+    """Where to read what a run on another machine printed."""
+    return f"What it printed is on another machine: `mltrack --store {run.source} logs {run.run_id[:12]}` reads it there."
 
 
 def start_of_last_lines(file: BinaryIO, begin: int, count: int) -> int:
@@ -173,7 +181,9 @@ def _has_ended(session: Session, run_id: str) -> bool:
 
 def _explain_absence(run: Run, terminal: Terminal) -> None:
     console = run.facts.get("console")
-    if isinstance(console, dict) and console.get("file"):
+    if run.source.startswith(SCHEME):
+        write_text(f"{clean(output_over_there(run))}", terminal)
+    elif isinstance(console, dict) and console.get("file"):
         write_text(f"The output went to {console['file']}, which is not there any more.", terminal)
     elif isinstance(console, dict) and console.get("tty"):
         pane = f", tmux pane {console['tmux_pane']}" if console.get("tmux_pane") else ""

@@ -209,7 +209,7 @@ def _run(arguments: list[str]) -> int:
 
 def _go_there(where: str, context: click.Context) -> None:
     """Be the same command on the machine of the store; returns only for the app, whose worker alone is over there."""
-    from mltrack.tui.remote import NotRemote, remote_of
+    from mltrack.store.ssh_address import NotRemote, remote_of
 
     words = [*getattr(context, "_protected_args", ()), *context.args]
     if not words or words[0] == "ui" or context.params["version"]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # How long a reading command may spend on taking in what training processes have written meanwhile.
 _REFRESH_SECONDS = 2.0
+# How long it waits for stores of other machines that are followed. They go on coming where the app is open.
+_FETCH_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Session:
         """
         from mltrack.store.acting import use_channel
         from mltrack.store.errors import NotFound
+        from mltrack.store.machines import absent_machines, await_machines
         from mltrack.store.opening import open_store
 
         missing = None if create else self.missing_store()
@@ -58,6 +61,8 @@ class Session:
         use_channel("cli")
         with open_store(self.where, readonly=readonly, say=warn) as store:
             if refresh:
+                for address in await_machines(store.database, _FETCH_SECONDS):
+                    warn(f"{address} is still handing over its journals; what has come is shown")
                 report = store.refresh(_REFRESH_SECONDS)
                 if report.pending_bytes:
                     warn(
@@ -67,6 +72,8 @@ class Session:
                     warn(
                         f"{report.waiting_runs:,} runs of sources are not read yet; `mltrack fold` reads them"
                     )
+                for sentence in absent_machines(store.database).values():
+                    warn(sentence)
             if store.location.database.startswith(("http://", "https://")):
                 for state in store.sources():
                     if state.problem:

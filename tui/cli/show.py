@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mltrack.store.machines import place_over_there
 from mltrack.tui.cli.output import json_number, list_options, write_csv, write_json, write_lines, write_text
 from mltrack.tui.cli.run_look import duration_seconds, now_ms, run_json, status_sentence
 from mltrack.tui.cli.session import Session, resolve_run
@@ -69,6 +70,8 @@ def write_page(run: Run, terminal: Terminal, everything: bool, far: Sequence[Cop
         facts.append(("damaged", f"{run.skipped:,} records could not be read and were skipped"))
     if run.folder is not None:
         facts.append(("files", str(run.folder)))
+    elif there := place_over_there(run.source, run.run_id):
+        facts.append(("files", there))
     if run.tags:
         facts.append(
             ("tags", "  ".join(f"{key}={value}" if value else key for key, value in sorted(run.tags.items())))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # A round of reading between two lines of progress.
 _ROUND_SECONDS = 0.5
+# Another machine that takes longer than this to hand over what it has is said to be at it.
+_PATIENCE_SECONDS = 2.0
 _DAMAGED_SHOWN = 20
 
 
@@ -149,6 +151,14 @@ def sources_at(path: str) -> list[str]:
 
 def report_reading(session: Session, store: Store, path: str) -> None:
     """Read a source to its end, saying how it goes."""
+    if path.startswith("ssh://"):
+        from mltrack.store.sources.ssh_store import SshReader
+
+        reader = SshReader(path)
+        if not reader.await_first(_PATIENCE_SECONDS):
+            write_text("Its journals are coming over ...", session.terminal, "dim")
+            while not reader.await_first(_PATIENCE_SECONDS):
+                pass
     records = points = 0
     reported: set[str] = set()
     while True:

@@ -143,11 +143,25 @@ def doctor_command(session: Session, check: bool, as_json: bool, as_csv: bool, r
 @click.option(
     "--screen-version", metavar="VERSION", help="The mltrack that asks; another one than this is refused."
 )
+@click.option(
+    "--journals",
+    metavar="PROTOCOL",
+    type=int,
+    help="Hand over journals instead, to whoever follows this store from another machine.",
+)
 @click.pass_obj
-def worker_command(session: Session, readonly: bool, screen_version: str | None) -> None:
+def worker_command(
+    session: Session, readonly: bool, screen_version: str | None, journals: int | None
+) -> None:
     """Serve the screen on standard input and output: fold and answer queries."""
     from mltrack import __version__
     from mltrack.store.errors import BadInput
+
+    if journals is not None:
+        from mltrack.store.mirror_far import hand_over
+
+        hand_over(session.where, journals, sys.stdin.buffer, sys.stdout.buffer)
+        return
     from mltrack.tui.worker_calls import serve
 
     if screen_version not in (None, __version__):

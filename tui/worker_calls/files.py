@@ -7,13 +7,15 @@ import hashlib
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any
 
 from mltrack.store.errors import BadInput, NotFound
+from mltrack.store.machines import place_over_there
 from mltrack.store.records import RecordedFile, Run
+from mltrack.store.ssh_address import SCHEME
 from mltrack.store.store import Store
 from mltrack.tui.draw.numbers import format_bytes
 from mltrack.tui.file_preview import Preview, preview
@@ -52,7 +54,7 @@ def files(store: Store, run_id: str) -> dict[str, Any]:
                 more += 1
                 continue
             entries.append([path, kind, size, detail])
-    recorded = {file.path: file for file in store.details(run_id).files}
+    recorded = {file.path: file for file in _recorded(store, run)}
     found = {entry[0] for entry in entries}
     far = [file for path, file in recorded.items() if file.copy and path not in found]
     more += max(0, len(entries) + len(far) - _MOST_ENTRIES)
@@ -83,7 +85,9 @@ def file_preview(
     if run.source.startswith(("http://", "https://")):
         return _preview_at_server(store, run_id, look)
     root = files_root(run)
-    recorded = next((file for file in store.details(run_id).files if file.path == path), None)
+    recorded = next((file for file in _recorded(store, run) if file.path == path), None)
+    if recorded is not None and recorded.copy.startswith(SCHEME):
+        return _preview_over_there(run, recorded)
     if recorded is not None and recorded.copy and not (root is not None and os.path.lexists(root / path)):
         return _preview_far(store, run_id, recorded, look)
     if root is None:
@@ -190,6 +194,27 @@ def _with_far(entries: list[list[Any]], far: list[RecordedFile]) -> list[list[An
             folder = tree.setdefault(above, [above, "folder", 0, ""])
             folder[2] += file.size
     return sorted(tree.values(), key=lambda entry: str(entry[0]).split("/"))
+
+
+def _recorded(store: Store, run: Run) -> list[RecordedFile]:
+    """What was logged; of a run on another machine with the address of each file there, unless an object store has it."""
+    there = place_over_there(run.source, run.run_id)
+    return [
+        file if file.copy or not there else replace(file, copy=f"{SCHEME}{there}/artifacts/{file.path}")
+        for file in store.details(run.run_id).files
+    ]
+
+
+def _preview_over_there(run: Run, recorded: RecordedFile) -> dict[str, Any]:
+    """A file on another machine, whose journals alone come over."""
+    place = recorded.copy.removeprefix(SCHEME)
+    facts: list[Any] = [
+        [["size    ", "dim"], [format_bytes(recorded.size), ""]],
+        [["sha256  ", "dim"], [recorded.sha256[:16] + "…", ""]],
+        [["at      ", "dim"], [place, ""]],
+    ]
+    lines = [[[f"It lies on another machine. `mltrack-tui {run.source}` shows it there.", "dim"]]]
+    return {"path": recorded.path, "kind": "", "facts": facts, "lines": lines, "pickle": False}
 
 
 def _preview_far(store: Store, run_id: str, recorded: RecordedFile, look: _Look) -> dict[str, Any]:

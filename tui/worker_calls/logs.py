@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mltrack.store.records import Run
+from mltrack.store.ssh_address import SCHEME
 from mltrack.store.store import Store
-from mltrack.tui.cli.logs import log_place, start_of_last_lines
+from mltrack.tui.cli.logs import log_place, output_over_there, start_of_last_lines
 from mltrack.tui.sgr import Spans, plain, spans_of_line
 from mltrack.tui.worker_calls.log_index import LogIndex
 
@@ -160,6 +161,8 @@ def _open(store: Store, run_id: str, answer: dict[str, Any]) -> BinaryIO | None:
 
 def not_captured(run: Run) -> str:
     """Why there is no log, and how there will be one."""
+    if run.source.startswith(SCHEME):
+        return output_over_there(run)
     console = run.facts.get("console")
     if isinstance(console, dict) and console.get("tty"):
         return (

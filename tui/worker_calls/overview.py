@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mltrack.store.direction import guess_direction
+from mltrack.store.machines import place_over_there
 from mltrack.store.records import ENDED, Attempt, Run, RunDetails, Summary
 from mltrack.store.store import Store
 from mltrack.tui.clean import cell_width, clean, pad
@@ -155,6 +156,8 @@ def _who(run: Run, details: RunDetails, parent: Run | None, children: int, now: 
         lines.append(_fact("files", f"{len(details.files):,} logged, {format_bytes(total)}"))
     if run.folder is not None:
         lines.append(_fact("kept in", str(run.folder)))
+    elif there := place_over_there(run.source, run.run_id):
+        lines.append(_fact("kept in", there))
     if run.source:
         lines.append(_fact("source", run.source))
     sealed = f", {details.sealed} sealed" if details.sealed else ""

@@ -11,6 +11,7 @@ import numpy as np
 
 from mltrack.store.direction import guess_direction
 from mltrack.store.records import Run, Summary
+from mltrack.store.ssh_address import SCHEME
 from mltrack.store.store import Store
 from mltrack.tui.cli.columns import derived_mark, logged_names, runs_with_key
 from mltrack.tui.cli.logs import log_place
@@ -64,7 +65,9 @@ def run_page(store: Store, run_id: str) -> dict[str, Any]:
             [key, format_parameter(value) + derived_mark(run, key), value, run.conflicts.get(key, "")]
             for key, value in run.params.items()
         ],
-        "files": count_files(run, len(store.far([run_id]))),
+        "files": count_files(
+            run, len(store.details(run_id).files if run.source.startswith(SCHEME) else store.far([run_id]))
+        ),
         "log": log_place(run)[0] is not None or bool(run.facts.get("console")),
         "code": mark_of_code(run),
         "ranks": len(store.details(run_id).ranks),
@@ -81,7 +84,7 @@ def mark_of_code(run: Run) -> str:
 
 def count_files(run: Run, far: int = 0) -> int:
     """Entries below the run's artifacts, at most as many as a screen could show, what is in no file of its own, and ``far``: what lies
-    only in an object store."""
+    only in an object store, or on another machine."""
     count = len(logged_names(run)) + far
     if run.artifacts is None:
         return count

@@ -10,6 +10,8 @@ import shlex
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
+from mltrack.store.errors import BadInput
+
 SCHEME = "ssh://"
 REMOTE_COMMAND = "MLTRACK_SSH_COMMAND"
 """Environment variable: how the `mltrack` command is called over there, when it is not on the PATH of a plain login."""
@@ -17,8 +19,8 @@ REMOTE_COMMAND = "MLTRACK_SSH_COMMAND"
 _ALIVE = ("-oServerAliveInterval=5", "-oServerAliveCountMax=3", "-oConnectTimeout=15")
 
 
-class NotRemote(ValueError):
-    """An address that cannot be meant; the message says why."""
+class NotRemote(BadInput):
+    """An address that cannot be meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +31,15 @@ class Remote:
     port: int | None
     path: str
 
-    def command(self, words: list[str], terminal: bool = False, quiet: bool = True) -> list[str]:
-        """The argv that runs `mltrack WORDS` there. ``quiet``: nobody can be asked for a password or a host key."""
+    def command(
+        self, words: list[str], terminal: bool = False, quiet: bool = True, packed: bool = False
+    ) -> list[str]:
+        """The argv that runs `mltrack WORDS` there. ``quiet``: nobody can be asked for a password or a host key. ``packed``: ssh
+        compresses what comes over, which is worth it for much text."""
         there = os.environ.get(REMOTE_COMMAND) or "mltrack"
         store = ["--store", self.path] if self.path else []
         port = [f"-p{self.port}"] if self.port is not None else []
-        asks = ["-oBatchMode=yes"] if quiet else []
+        asks = [*(["-oBatchMode=yes"] if quiet else []), *(["-C"] if packed else [])]
         # One word, because ssh joins words with spaces for a shell over there; there may be several shells.
         line = f"{there} {shlex.join([*store, *words])}"
         return ["ssh", "-t" if terminal else "-T", *_ALIVE, *asks, *port, "--", self.host, line]

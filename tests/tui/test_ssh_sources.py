@@ -1,0 +1,247 @@
+"""Several machines in one table: stores behind two real sshds and one of this machine, compared, live, and a line that breaks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from tests.tui.conftest import COMMAND, command_environment
+
+import mltrack
+from mltrack.store import open_store
+from mltrack.tui.worker_calls.files import file_preview, files
+
+SERVICES = Path(__file__).parents[1] / "services"
+OpenApp = Callable[..., Any]
+TRAINING = """
+import sys, time, mltrack
+with mltrack.start_run(run_name="goes-on", experiment="far", system_metrics=False):
+    mltrack.log_param("lr", 0.25)
+    for step in range(100_000):
+        mltrack.log_metric("loss", 1 / (1 + step), step)
+        time.sleep(0.1)
+"""
+
+
+@dataclass
+class Boxes:
+    """The environment of somebody whose `ssh` knows the hosts boxa and boxb, each a server of its own."""
+
+    environ: dict[str, str]
+    folder: Path
+
+    def service(self, name: str, box: str, *words: str) -> str:
+        environ = {**os.environ, "MLT_SSH_DIR": str(self.folder / box)}
+        return subprocess.run(
+            [SERVICES / f"{name}-sshd.sh", *words],
+            env=environ,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        ).stdout
+
+    def start(self, box: str) -> None:
+        """Start a box's server, on a port of its own, and write the configuration of `ssh` anew."""
+        self.service("start", box)
+        text = ""
+        for name in ("boxa", "boxb"):
+            config = self.folder / name / "config"
+            text += config.read_text().replace("Host mltbox", f"Host {name}") if config.exists() else ""
+        (self.folder / "config").write_text(text)
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return self.run([*COMMAND, *words])
+
+    def app(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return self.run([sys.executable, "-m", "mltrack.tui.entry", *words])
+
+    def run(self, words: list[str]) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(words, env=self.environ, capture_output=True, text=True, timeout=120)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+
+@pytest.fixture
+def boxes(tmp_path: Path) -> Iterator[Boxes]:
+    if not Path("/usr/sbin/sshd").exists() or shutil.which("ssh") is None:
+        pytest.skip("needs an sshd and ssh: apt-get install openssh-server openssh-client")
+    # ssh looks for its configuration in the home of the user list, not in $HOME.
+    own = tmp_path / "bin" / "ssh"
+    own.parent.mkdir()
+    own.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {tmp_path / "config"} "$@"\n')
+    own.chmod(0o755)
+    there = f"env PYTHONPATH={os.environ.get('PYTHONPATH', '')} HOME={tmp_path} {sys.executable} -m mltrack.tui.cli"
+    environ = command_environment(
+        PATH=f"{own.parent}:{os.environ['PATH']}",
+        MLTRACK_SSH_COMMAND=there,
+        COLUMNS="240",
+        XDG_STATE_HOME=str(tmp_path / "state"),
+        XDG_CACHE_HOME=str(tmp_path / "cache"),
+        XDG_DATA_HOME=str(tmp_path / "data"),
+    )
+    environ.pop("MLTRACK_STORE", None)
+    found = Boxes(environ, tmp_path)
+    for box in ("boxa", "boxb"):
+        found.start(box)
+    yield found
+    for box in ("boxa", "boxb"):
+        found.service("stop", box, "--purge")
+
+
+def log(root: Path, name: str, lr: float, steps: int = 30) -> str:
+    mltrack.set_store(str(root))
+    try:
+        with mltrack.start_run(run_name=name, experiment="far", system_metrics=False) as run:
+            mltrack.log_param("lr", lr)
+            for step in range(steps):
+                mltrack.log_metric("loss", lr / (step + 1), step)
+            mltrack.log_text("hello", "notes.txt")
+        return run.run_id
+    finally:
+        mltrack.set_store(None)
+
+
+def inodes(root: Path) -> dict[str, tuple[int, int, int]]:
+    facts = {path: path.lstat() for path in [root, *root.rglob("*")]}
+    return {str(path): (at.st_ino, at.st_mtime_ns, at.st_ctime_ns) for path, at in facts.items()}
+
+
+def test_runs_of_three_machines_are_compared_by_the_command(
+    boxes: Boxes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, a, b = (boxes.folder / name for name in ("here", "a", "b"))
+    runs = {"at-home": log(here, "at-home", 0.1), "on-a": log(a, "on-a", 0.2), "on-b": log(b, "on-b", 0.4)}
+    before = inodes(a)
+    addresses = [f"ssh://boxa{a}", f"ssh://boxb{b}/"]
+    once = boxes.app("--once", "--store", str(here), *addresses)
+    assert once.returncode == 0 and all(name in once.stdout for name in runs), once
+
+    def command(*words: str) -> subprocess.CompletedProcess[str]:
+        return boxes.command("--store", str(here), *words)
+
+    listed = {run["run_name"]: run for run in json.loads(command("ls", "--json").stdout)}
+    assert {name: run["run_id"] for name, run in listed.items()} == runs
+    assert listed["on-a"]["params"] == {"lr": "0.2"} and listed["on-a"]["status"] == "FINISHED"
+    compared = command("compare", *runs).stdout
+    assert all(text in compared for text in ("at-home", "on-a", "on-b", " .1 ", " .2 ", " .4", "+300%")), (
+        compared
+    )
+    points = json.loads(command("metrics", "on-b", "loss", "--json").stdout)["points"]
+    assert [[step, value] for step, _, value in points] == [[step, 0.4 / (step + 1)] for step in range(30)]
+    # What is decided about them is decided here; nothing there is changed, and what lies there is named with its place.
+    assert command("tag", "on-a", "seen=yes").returncode == 0
+    place = f"boxa:{a}/runs/{runs['on-a'][:2]}/{runs['on-a']}"
+    assert place in "".join(command("show", "on-a").stdout.split())
+    assert f"`mltrack --store ssh://boxa{a} logs" in " ".join(command("logs", "on-a").stdout.split())
+    monkeypatch.setenv("XDG_CACHE_HOME", boxes.environ["XDG_CACHE_HOME"])
+    with open_store(str(here)) as store:
+        listed_files = files(store, runs["on-a"])
+        assert listed_files["entries"] == [["notes.txt", "file", 5, f"ssh://{place}/artifacts/notes.txt"]]
+        preview = file_preview(store, runs["on-a"], "notes.txt", 80, 20)
+        assert [f"{place}/artifacts/notes.txt", ""] in [fact[1] for fact in preview["facts"]]
+    assert "do not come over" in command("import", addresses[0]).stderr
+    assert inodes(a) == before
+    # A run of another version's format, or a store that is none, is one sentence, and all else goes on.
+    added = command("source", "add", f"ssh://boxb{boxes.folder}/nothing")
+    assert added.returncode == 0 and f"there is no store at {boxes.folder}/nothing" in added.stderr, added
+    states = {state["path"]: state for state in json.loads(command("source", "list", "--json").stdout)}
+    assert states[f"ssh://boxb{b}"]["problem"] is None and states[f"ssh://boxb{b}"]["runs"] == 1
+    assert "what was read before is shown" in states[f"ssh://boxb{boxes.folder}/nothing"]["problem"]
+    assert command("source", "remove", f"ssh://boxb{b}").returncode == 0
+    assert {run["run_name"] for run in json.loads(command("ls", "--json").stdout)} == {"at-home", "on-a"}
+
+
+def test_a_live_run_of_another_machine_in_the_app(boxes: Boxes, open_app: OpenApp) -> None:
+    here, a, b = (boxes.folder / name for name in ("here", "a", "b"))
+    log(here, "at-home", 0.5)
+    log(b, "on-b", 0.4)
+    training = subprocess.Popen(
+        [sys.executable, "-c", TRAINING], env={**boxes.environ, "MLTRACK_STORE": str(a)}, cwd=boxes.folder
+    )
+    try:
+        while not any((a / "open").glob("*.*")):
+            assert training.poll() is None
+            time.sleep(0.05)
+        app = open_app(
+            boxes.environ, "--store", str(here), f"ssh://boxa{a}", f"ssh://boxb{b}", columns=120, lines=30
+        )
+        # All three come, in whatever order; the newest stands first.
+        for name in ("at-home", "on-b", "goes-on.{0,300}running"):
+            drawn = app.until(f"(?s){name}")
+        assert "lost" not in drawn.lower()
+        # Two of different machines, side by side, with what differs.
+        app.press("g  c")
+        compared = app.until("(?s)goes-on.*on-b.*loss")
+        assert " .25" in compared and " .4" in compared
+        app.press("q").until("at-home")
+        # The machine goes away: one sentence, and everything else stays. It comes back, and so do the points.
+        port_file = boxes.folder / "boxa" / "pid"
+        server = psutil.Process(int(port_file.read_text()))
+        lines = [
+            child
+            for child in psutil.Process(app.pid).children(recursive=True)
+            if child.name() == "ssh" and "boxa" in child.cmdline()
+        ]
+        assert len(lines) == 1
+        server.send_signal(signal.SIGTERM)
+        server.wait(10)
+        lines[0].kill()
+        app.press("").until("No connection to boxa")
+        other = subprocess.run(
+            [*COMMAND, "--store", str(here), "ls", "--ids"], env=boxes.environ, capture_output=True, text=True
+        )
+        assert (
+            other.returncode == 0
+            and len(other.stdout.split()) == 3
+            and "No connection to boxa" in other.stderr
+        )
+        boxes.start("boxa")
+        app.press("").until("can be read again", 60)
+        with open_store(str(here)) as store:
+            (run,) = store.runs([store.resolve("goes-on")])
+            deadline, count = time.monotonic() + 60, run.metrics["loss"].count
+            while run.metrics["loss"].count <= count:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+                (run,) = store.runs([run.run_id])
+            assert (run.status, run.source) == ("RUNNING", f"ssh://boxa{a}")
+        app.press("Q")
+        assert app.finish() == 0 and app.left_as_found()
+    finally:
+        training.kill()
+        training.wait()
+    gone = [
+        process for process in psutil.process_iter(["cmdline"]) if "boxa" in (process.info["cmdline"] or ())
+    ]
+    assert psutil.wait_procs(gone, 20)[1] == []
+
+
+@pytest.mark.parametrize("host", ["-oProxyCommand=touch here;/x", "", "a b", "ann:secret@boxa"])
+def test_addresses_that_name_no_machine_are_refused(boxes: Boxes, host: str) -> None:
+    store = boxes.folder / "store"
+    log(store, "own", 0.1)
+    for done in (
+        boxes.command("--store", str(store), "source", "add", f"ssh://{host}/x"),
+        boxes.app("--store", str(store), "--once", f"ssh://{host}/x"),
+        boxes.app("--store", str(store), "--once", "ssh://boxa/x", f"ssh://{host}/x"),
+    ):
+        assert done.returncode != 0 and ("names no machine" in done.stderr or "password" in done.stderr), done
+    assert not Path("here").exists() and not (boxes.folder / "cache" / "mltrack" / "mirrors").exists()
+
+
+def test_the_store_of_another_machine_follows_nothing_of_this_one(boxes: Boxes, open_app: OpenApp) -> None:
+    app = open_app(boxes.environ, "--store", "ssh://boxa/x", "ssh://boxb/y", columns=200)
+    app.until("--store FOLDER ssh://boxa/x ssh://boxb/y")
+    assert app.finish() == 5
