@@ -47,6 +47,8 @@ UNWANTED_SECONDS = 60.0
 _SKEW_NS = 5_000_000_000
 _SILENT_NS = 90_000_000_000
 _LINE = 16 << 20
+# Who has not answered in this time may be away.
+_ANSWER_SECONDS = 3.0
 _GREETING = 100
 _LAST_WORDS = 2000
 
@@ -73,6 +75,7 @@ class Mirror:
         }
         self._skew = 0
         self.process: subprocess.Popen[bytes] | None = None
+        self._waits_since: float | None = None
 
     def keep(self) -> None:
         """Look again and again, over as many connections as it takes."""
@@ -100,6 +103,15 @@ class Mirror:
         part.write_text(json.dumps(self.state))
         os.replace(part, self._folder / STATE)
 
+    def leave(self) -> None:
+        """End the connection, in another thread than that which looks. That there was no answer is worth knowing for the next."""
+        if self._waits_since is not None and time.monotonic() - self._waits_since > _ANSWER_SECONDS:
+            waited = f"no answer within {time.monotonic() - self._waits_since:.0f} seconds"
+            with suppress(OSError):
+                self._note(problem=f"No connection to {self._remote.host} ({waited})", tried=_now_ms())
+        if self.process is not None:
+            self.process.kill()
+
     def _connected(self) -> str:
         """Look over one connection, for as long as it lasts. Returns why it ended."""
         command = self._remote.command(["worker", f"--journals={PROTOCOL}"], packed=True)
@@ -111,6 +123,7 @@ class Mirror:
             except OSError as error:
                 return f"No connection to {self._remote.host} (ssh cannot be started: {error.strerror}; is it installed?)"
             assert process.stdin is not None and process.stdout is not None
+            self._waits_since = time.monotonic()
             try:
                 self.look_on(process.stdin, process.stdout)
             except Lost as lost:
@@ -121,6 +134,7 @@ class Mirror:
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 why = f"it does not answer as mltrack does: {error}"
             finally:
+                self._waits_since = None
                 with suppress(OSError):
                     process.stdin.close()
                 try:
@@ -136,6 +150,7 @@ class Mirror:
     def look_on(self, sink: IO[bytes], source: IO[bytes]) -> NoReturn:
         """Look over a connection until it ends. Raises Lost, and ValueError and its kin for what nobody of ours would say."""
         self._note(root=str(_hello(source)["root"]))
+        self._waits_since = None
         _say(sink, {"shards": self._shards()})
         differ = [shard for shard in _heard(source)["differ"] if SHARD.fullmatch(shard)]
         have = {run: sizes for shard in differ for run, sizes in self._shard(shard).items()}
@@ -340,8 +355,7 @@ def keep_mirror(address: str, folder: str) -> None:
 
         while select.select([0], [], [], UNWANTED_SECONDS)[0] and os.read(0, 4096):
             pass
-        if mirror.process is not None:
-            mirror.process.kill()
+        mirror.leave()
         os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()

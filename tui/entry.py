@@ -26,6 +26,7 @@ _LEAVE = "\x1b[?1049l\x1b[?25h"
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Open the app; without a terminal print the table that `mltrack ls` prints."""
     options = _parse(list(sys.argv[1:] if argv is None else argv))
+    _check_machines(options)
     if options.demo is not None and not (is_terminal() and not options.once and not options.plain):
         _tell_demo(options)
     if options.demo is not None:
@@ -39,27 +40,43 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     sys.exit(_choose_and_open(options))
 
 
+def _check_machines(options: argparse.Namespace) -> None:
+    """Leave with a sentence when other machines that are to be followed cannot be meant."""
+    others = [path for path in options.paths if path.startswith("ssh://")]
+    if not others:
+        return
+    from mltrack.store.ssh_address import NotRemote, remote_of
+    from mltrack.tui.cli.output import warn
+
+    asked = options.store or os.environ.get("MLTRACK_STORE", "")
+    try:
+        for address in others:
+            remote_of(address)
+    except NotRemote as error:
+        warn(str(error))
+        sys.exit(5)
+    if asked.startswith("ssh://"):
+        # What is followed is remembered over there, where the other machine may not even have this name.
+        warn(
+            f"The store of another machine does not follow {others[0]} from here: "
+            f"`mltrack-tui --store FOLDER {asked} {others[0]}` shows both in one table."
+        )
+        sys.exit(5)
+
+
 def _choose_and_open(options: argparse.Namespace) -> int:
     asked = options.store or os.environ.get("MLTRACK_STORE", "")
-    others = [path for path in options.paths if path.startswith("ssh://")]
-    if asked.startswith("ssh://") or others:
+    if asked.startswith("ssh://"):
         from mltrack.store.ssh_address import NotRemote, remote_of
 
+        options.store = asked
         try:
-            for address in (asked, *others):
-                remote_of(address)
-            if others and asked.startswith("ssh://"):
-                raise NotRemote(
-                    f"{asked} is looked at from here and follows nothing of this machine's: `mltrack-tui --store FOLDER {asked}"
-                    f" {others[0]}` shows both in one table."
-                )
+            remote_of(options.store)
         except NotRemote as error:
             from mltrack.tui.cli.output import warn
 
             warn(str(error))
             return 5
-    if asked.startswith("ssh://"):
-        options.store = asked
         return _open(options, options.store, None)
     from mltrack.store.client.location import LocationError, choose_store
 

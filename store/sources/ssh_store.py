@@ -52,6 +52,8 @@ class SshReader(MltrackReader):
                 return
         except OSError:
             pass  # it has ended: nobody had asked for long, or it was killed
+        if _is_held(self.path / LOCK):
+            return  # another process keeps it, for us too
         make_folder(self.path, self.path)
         code = "import sys; sys.path[:1] = []; from mltrack.store.mirror import keep_mirror; "
         _keepers[self.where] = keeper = subprocess.Popen(

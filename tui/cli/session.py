@@ -62,7 +62,7 @@ class Session:
         with open_store(self.where, readonly=readonly, say=warn) as store:
             if refresh:
                 for address in await_machines(store.database, _FETCH_SECONDS):
-                    warn(f"{address} is still handing over its journals; what has come is shown")
+                    warn(f"{address} has not told all it has yet; what has come is shown")
                 report = store.refresh(_REFRESH_SECONDS)
                 if report.pending_bytes:
                     warn(
