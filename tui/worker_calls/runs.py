@@ -194,20 +194,26 @@ class RunViews:
         runs = [run for run in store.runs(run_ids, (key,), (), folders=False) if key in run.metrics]
         steps = [run.metrics[key].last_step for run in runs if run.status == "FINISHED"]
         usual = sorted(steps)[len(steps) // 2] if steps else 0
+        shown = self._scene.trends
+        # Where all of them go on all the time nobody is ever ready: who has waited longest comes first, and one at least.
+        turns = {run_id: turn for turn, run_id in enumerate(shown)}
+        runs.sort(key=lambda run: turns.get(run.run_id, -1))
         found: dict[str, str] = {}
-        more = False
+        drawn = more = False
         for run in runs:
             name = (run.run_id, key, run.metrics[key].count)
             text = self._trends.get(name)
             if text is None:
-                if time.monotonic() > deadline:
+                if drawn and time.monotonic() > deadline:
                     more = True
                     continue
                 if len(self._trends) > _MOST_TRENDS:
                     self._trends.clear()
                 text = self._trends[name] = _trend(store, run, key, usual)
+                drawn = True
             found[run.run_id] = text
-        self._scene.trends.update(found)
+            shown.pop(run.run_id, None)
+            shown[run.run_id] = text
         return {"texts": found, "more": more}
 
 
