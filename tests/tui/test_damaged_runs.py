@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.store.test_source_damage import make_run, old
+from tests.tui.test_app_runs import Command, Pilot, play, screen, table, until
 
 from mltrack.store import open_store
 from mltrack.store.store import Store
@@ -103,3 +104,41 @@ def test_the_command_answers_exactly_and_says_whom_it_leaves_out(store: Store) -
     said = ls("--trash", "params.lr = 0.0", "--ids")
     assert "1 damaged run is not among them" in said.stderr
     assert "mltrack ls --trash 'damage is not null'" in said.stderr
+
+
+def test_the_cursor_belongs_to_what_was_asked_for(
+    store: Store, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", command[1]["PYTHONPATH"])
+    root = str(store.root)
+    store.close()
+
+    async def story(pilot: Pilot[None]) -> None:
+        async def ask(filter: str, found: int) -> None:
+            await pilot.press("slash", "ctrl+u", *filter, "enter")
+            await until(pilot, lambda: screen(pilot).filter_text == filter and table(pilot).has_focus)
+            await until(pilot, lambda: screen(pilot).view["found"] == found and not screen(pilot)._keep)
+
+        await until(pilot, lambda: table(pilot).go_to(ID.format(2)))
+        # Where the cursor was stays on the screen, as every damaged run does; but it is none of those that were asked for.
+        await ask("params.lr = 0.1", 1)
+        assert table(pilot).context == {ID.format(2), ID.format(3)}
+        assert table(pilot).current == ID.format(1)
+        # Who goes there meanwhile is left there, whatever else happens to the store ...
+        assert table(pilot).go_to(ID.format(3))
+        with open_store(root) as other:
+            other.set_tags([ID.format(1)], {"seen": "yes"})
+        before = screen(pilot).view
+        screen(pilot).reload()
+        await until(pilot, lambda: screen(pilot).view is not before)
+        assert table(pilot).current == ID.format(3)
+        # ... until the next question; and where the answer is they, or nobody, the cursor stays.
+        await ask("params.lr = 0.0", 1)
+        assert table(pilot).current == ID.format(0)
+        assert table(pilot).go_to(ID.format(3))
+        await ask("params.lr = 7", 0)
+        assert table(pilot).current == ID.format(3)
+        await ask("damage is not null", 2)
+        assert table(pilot).current == ID.format(3) and not table(pilot).context
+
+    play(root, story)
