@@ -205,6 +205,11 @@ def write_tags(api: Api, run_id: str, tags: dict[str, str]) -> None:
         rename(api, run_id, writer, tags[NAME_TAG])
     if PARENT_TAG in tags:
         api.writers.meta(writer, "parent", v=tags[PARENT_TAG])
+    if USER_TAG in tags and acting_for() is not None:
+        # With users the server knows whose a run is, whoever tags it; of a run from before them it may know nobody.
+        api.writers.fold(run_id)
+        owner = api.store.runs([run_id], (), (), folders=False)[0].user
+        tags = {**tags, USER_TAG: owner} if owner else {k: v for k, v in tags.items() if k != USER_TAG}
     _write_tags(api, writer, {key: value for key, value in tags.items() if key != NAME_TAG})
 
 

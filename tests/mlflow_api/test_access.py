@@ -316,6 +316,12 @@ def test_people_with_roles_on_a_server(new_server: Callable[..., Server]) -> Non
     root = server.root
     experiment = server.post("experiments/create", name="vision/a")["experiment_id"]
     server.post("experiments/create", name="secret")
+    before = server.new_run(experiment_id=experiment)
+    # Without users it is what clients say.
+    claimed = server.new_run(experiment_id=experiment, user_id="eve")
+    server.post("runs/set-tag", run_id=claimed, key="mlflow.user", value="bob")
+    said = server.get("runs/get", run_id=claimed)["run"]["data"]["tags"]
+    assert {"key": "mlflow.user", "value": "bob"} in said
     # The first user shuts the door for whoever shows nothing.
     auth(root, "users", "add", "ann", "--role", "editor", "--on", "experiment:vision/")
     assert server.call("GET", "experiments/search", max_results=10).status == 401
@@ -336,6 +342,21 @@ def test_people_with_roles_on_a_server(new_server: Callable[..., Server]) -> Non
     made = request(server, "POST", "/api/2.0/mlflow/runs/create", ann, body).json["run"]
     run_id = made["info"]["run_id"]
     assert made["info"]["user_id"] == "ann" and {"key": "mlflow.user", "value": "ann"} in made["data"]["tags"]
+    # Nor later: the tag says whose the run is, by whatever way it is set, and of a run from before there were users nothing.
+    theirs = {"key": "mlflow.user", "value": "bob"}
+    for path, more in (
+        ("set-tag", theirs),
+        ("log-batch", {"tags": [theirs, {"key": "a", "value": "b"}]}),
+    ):
+        for each in (run_id, before):
+            said = request(server, "POST", f"/api/2.0/mlflow/runs/{path}", ann, {"run_id": each, **more})
+            assert said.status == 200
+    for each, wanted in ((run_id, "ann"), (before, None)):
+        found = request(server, "GET", f"/api/2.0/mlflow/runs/get?run_id={each}", ann).json["run"]["data"][
+            "tags"
+        ]
+        shown = {tag["key"]: tag["value"] for tag in found}
+        assert (shown.get("mlflow.user"), shown["a"]) == (wanted, "b")
     for step in range(3):
         metric = {"run_id": run_id, "key": "m", "value": step, "timestamp": 1, "step": step}
         assert request(server, "POST", "/api/2.0/mlflow/runs/log-metric", ann, metric).status == 200
@@ -364,7 +385,7 @@ def test_people_with_roles_on_a_server(new_server: Callable[..., Server]) -> Non
         for line in lines
     ]
     assert ("ann", "rest", "token", "runs/create", False) in told
-    assert [line[3] for line in told].count("runs/log") == 1
+    assert [line[3] for line in told].count("runs/log") == 2, "once for each of two runs"
     assert ("ann", "rest", "token", "experiments/delete", True) in told
     assert ("ann", "rest", "token", "experiments/delete", False) in told
     assert any(line[1:3] == ("cli", "kernel") and line[3].startswith("made a token of ann") for line in told)

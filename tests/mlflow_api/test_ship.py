@@ -81,8 +81,9 @@ def test_whose_a_run_is_says_the_token_that_sent_it(new_server: Callable[..., Se
     access.add_user(server.root, "ann", [access.Grant("editor", access.Scope("store"))])
     _, token = access.create_token(server.root, "ann")
     says = "import mltrack.store.client.host as h; h.user = lambda: 'somebody else'\n"
+    tags = "    mltrack.set_tags({'mlflow.user': 'somebody else', 'a': 'b'})\n"
     done = subprocess.run(
-        [sys.executable, "-c", says + TRAIN, "5"],
+        [sys.executable, "-c", says + TRAIN + tags, "5"],
         env=environment(server.address, spool) | {"MLFLOW_TRACKING_TOKEN": token},
         capture_output=True,
         text=True,
@@ -96,6 +97,10 @@ def test_whose_a_run_is_says_the_token_that_sent_it(new_server: Callable[..., Se
             return next((run.user for run in store.runs([run_id]) if run.status == "FINISHED"), "")
 
         until(lambda: owner() == "ann", 60)
+    headers = {"Authorization": f"Bearer {token}"}
+    found = server.request("GET", f"/api/2.0/mlflow/runs/get?run_id={run_id}", headers=headers).json
+    shown = {tag["key"]: tag["value"] for tag in found["run"]["data"]["tags"]}
+    assert (shown["mlflow.user"], shown["a"]) == ("ann", "b")
     server.stop()
 
 

@@ -245,7 +245,7 @@ def log_command(session: Session, most: int, user: str | None) -> int:
                 continue  # cut by a full disk: the change was refused
             if user is None or record.get("actor") == user:
                 lines.append(line.decode("utf-8", "replace").rstrip("\n"))
-    write_lines([clean(line) for line in lines])
+    write_lines([clean(line, None) for line in lines])
     return ExitCode.OK
 
 
