@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 from urllib.parse import urlencode, urlsplit
@@ -50,7 +52,11 @@ class MlflowClient:
         # What changes something is never sent twice: only who connects in vain may try again.
         twice = Retry(2, redirect=0, backoff_factor=0.2, allowed_methods=("GET", "PUT"))
         options: dict[str, Any] = {"maxsize": 4, "retries": twice if patient else Retry(0, redirect=0)}
-        options["timeout"] = Timeout(CONNECT_SECONDS, READ_SECONDS if patient else PRESSED_SECONDS)
+        options["timeout"] = (
+            Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS)
+            if patient
+            else Timeout(total=PRESSED_SECONDS, connect=CONNECT_SECONDS)
+        )
         if parts.scheme == "https":
             if os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() == "true":
                 options["cert_reqs"] = "CERT_NONE"
@@ -187,5 +193,9 @@ def _innermost(error: Exception) -> Exception:
 
 def _reason(error: Exception) -> str:
     inner = _innermost(error)
+    # What was left of the time by then is nobody's number.
+    waited = re.search(r"timeout=([\d.]+)", str(inner))
+    if waited is not None:
+        return f"nothing came within {math.ceil(float(waited[1]))} s"
     text = str(inner).rsplit(": ", 1)[-1]
     return text[:200] or type(inner).__name__

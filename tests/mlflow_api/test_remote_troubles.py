@@ -18,6 +18,7 @@ from tests.tui.test_app_models import until as until_shown
 from mltrack.store import open_store
 from mltrack.store.errors import Forbidden, StoreUnavailable
 from mltrack.store.identity import Identity, told_by
+from mltrack.store.sources import mlflow_http
 from mltrack.store.sources.mlflow_http import MlflowClient, NotReached
 from mltrack.tui.app import MltrackApp
 from mltrack.tui.screens.help import HelpScreen
@@ -125,6 +126,21 @@ def test_what_was_changed_is_told_and_seen(between: tuple[Between, Server], tmp_
     way.free.set()
     with pytest.raises(NotReached):
         MlflowClient("http://127.0.0.1:9", patient=False).call("POST", "registered-models/create", name="x")
+
+
+def test_how_long_was_waited_is_a_persons_number(
+    between: tuple[Between, Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way, _ = between
+    way.held = "registered-models"
+    # Who has pressed a key waits less than who reads in the background, and each of them as long as they are to.
+    monkeypatch.setattr(mlflow_http, "PRESSED_SECONDS", 0.9)
+    monkeypatch.setattr(mlflow_http, "READ_SECONDS", 1.9)
+    monkeypatch.setattr(mlflow_http, "CONNECT_SECONDS", 1.0)
+    for patient, seconds in ((False, 1), (True, 2)):
+        with pytest.raises(OSError) as error:
+            MlflowClient(way.address, patient).call("POST", "registered-models/create", name="x")
+        assert error.value.strerror == f"does not answer (nothing came within {seconds} s)"
 
 
 def test_a_role_that_was_given_meanwhile_counts_at_once(
