@@ -29,28 +29,42 @@ STOP_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that runs on this host. ``guarded``: it wants the token."""
+    """A server that runs on this host. ``called``: its address by the name that clients are to use. ``guarded``: it wants the
+    token."""
 
     address: str
+    called: str
     pid: int
     pstart: str
     guarded: bool
 
-    def lines(self, root: Path) -> list[str]:
-        """What a client's shell needs."""
-        if self.address.startswith("unix:"):
-            return [f"curl --unix-socket {self.address.removeprefix('unix://')} http://localhost/health"]
-        found = [f"export MLFLOW_TRACKING_URI={self.address}"]
-        if self.guarded:
-            found.append(f"export MLFLOW_TRACKING_TOKEN=$(cat {shlex.quote(str(root / TOKEN_FILE))})")
-        return found
+    def lines(self, root: Path, users: bool) -> list[str]:
+        """What a client's shell needs. ``users``: the store at ``root`` has or had some."""
+        return client_lines(self.called, root / TOKEN_FILE if self.guarded else None, users)
 
 
-def describe(address: str, guarded: bool) -> str:
+def client_lines(called: str, token_file: Path | None, users: bool) -> list[str]:
+    """What a client's shell needs: the address, and what it is to show there."""
+    if called.startswith("unix:"):
+        return [f"curl --unix-socket {shlex.quote(called.removeprefix('unix://'))} http://localhost/health"]
+    found = [f"export MLFLOW_TRACKING_URI={called}"]
+    if users:
+        found.append("a token of theirs in MLFLOW_TRACKING_TOKEN: mltrack auth token create NAME")
+    elif token_file is not None:
+        found.append(f"export MLFLOW_TRACKING_TOKEN=$(cat {shlex.quote(str(token_file))})")
+    return found
+
+
+def describe(address: str, guarded: bool, called: str = "") -> str:
     """What a running server writes down of itself."""
     mine = host.identity()
     return json.dumps(
-        {"address": address, "guarded": guarded, **{name: mine[name] for name in ("pid", "pstart", "host")}}
+        {
+            "address": address,
+            "called": called or address,
+            "guarded": guarded,
+            **{name: mine[name] for name in ("pid", "pstart", "host")},
+        }
     )
 
 
@@ -59,7 +73,11 @@ def running(root: Path) -> Running | None:
     try:
         state = json.loads((root / STATE_FILE).read_text())
         found = Running(
-            str(state["address"]), int(state["pid"]), str(state["pstart"]), bool(state["guarded"])
+            str(state["address"]),
+            str(state.get("called", state["address"])),  # nothing else was written down by older ones
+            int(state["pid"]),
+            str(state["pstart"]),
+            bool(state["guarded"]),
         )
         here = state["host"] == host.identity()["host"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -70,7 +88,9 @@ def running(root: Path) -> Running | None:
 def addresses(root: Path) -> set[str]:
     """What clients call the server of the store at ``root``, when one runs on this host: nothing for that store to follow."""
     server = running(root)
-    return {server.address, server.address.replace("//127.0.0.1:", "//localhost:")} if server else set()
+    if server is None:
+        return set()
+    return {server.address, server.called, server.address.replace("//127.0.0.1:", "//localhost:")}
 
 
 def start(choice: StoreChoice, words: list[str]) -> Running:

@@ -26,9 +26,11 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where a server is to be reached. ``token_file``: where its token lies, when it wants one."""
+    """Where a server is to be reached. ``called``: the same by the name that clients are to use. ``token_file``: where its token
+    lies, when it wants one."""
 
     address: str
+    called: str
     token_file: Path | None = None
 
 
@@ -108,9 +110,10 @@ def serve(
             if not self.started:
                 return
             address = f"unix://{socket}" if socket is not None else f"{scheme}://{shown}:{self._port()}"
+            called = f"{scheme}://{names[0]}:{self._port()}" if guarded and names else address
             if announced:
-                _write_private(state, describe(address, guarded), share_mode(store.root))
-            on_ready(Listening(address, store.root / TOKEN_FILE if guarded else None))
+                _write_private(state, describe(address, guarded, called), share_mode(store.root))
+            on_ready(Listening(address, called, store.root / TOKEN_FILE if guarded else None))
 
         async def on_tick(self, counter: int) -> bool:
             # Ten times a second, in the one thread that asks the store.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.mlflow_api.conftest import COMMAND
 
-from mltrack.store import open_store
+from mltrack.store import access, open_store
 from mltrack.store.errors import BadInput, NotFound
 from mltrack.store.mlflow_api import background
 
@@ -60,6 +60,28 @@ def test_a_socket_and_a_guarded_address_say_how_to_reach_them(tmp_path: Path) ->
     try:
         lines = server(root, "start", "--host", "0.0.0.0", "--port", "0").stdout
         assert "MLFLOW_TRACKING_TOKEN=$(cat " in lines and str(root / "server.token") in lines
+    finally:
+        server(root, "stop")
+
+
+def test_behind_it_says_the_name_and_the_tokens_as_in_front(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    with open_store(str(root)):
+        pass
+    access.add_user(root, "ann", [])
+    try:
+        started = server(
+            root, "start", "--host", "0.0.0.0", "--port", "0", "--name", "box.example.org"
+        ).stdout
+        there = background.running(root)
+        assert there is not None
+        port = there.address.rpartition(":")[2]
+        assert started.splitlines()[1:] == [
+            f"  export MLFLOW_TRACKING_URI=http://box.example.org:{port}",
+            "  a token of theirs in MLFLOW_TRACKING_TOKEN: mltrack auth token create NAME",
+        ]
+        assert server(root, "status").stdout == started
+        assert f"http://box.example.org:{port}" in background.addresses(root)
     finally:
         server(root, "stop")
 

@@ -67,28 +67,15 @@ def server_command(
             options += [name, str(path.absolute())] if path is not None else []
         return _behind(session, action, [*options, *(word for name in names for word in ("--name", name))])
     from mltrack.store.access import read
+    from mltrack.store.mlflow_api.background import client_lines
     from mltrack.store.mlflow_api.server import LOOPBACK, serve
     from mltrack.store.opening import open_store
 
     def ready(listening: Listening) -> None:
-        place = listening.address
-        write_text(
-            f"Serving {store.location.root} at {place}. ctrl+c ends it. For clients:", session.terminal
-        )
-        if place.startswith("unix:"):
-            write_text("  requests over this socket, for example curl --unix-socket", session.terminal)
-        elif names and host not in LOOPBACK:
-            called = f"{place.partition('//')[0]}//{names[0]}:{place.rpartition(':')[2]}"
-            write_text(f"  export MLFLOW_TRACKING_URI={called}", session.terminal)
-        else:
-            write_text(f"  export MLFLOW_TRACKING_URI={place}", session.terminal)
-        if read(store.root).kept:
-            write_text(
-                "  a token of theirs in MLFLOW_TRACKING_TOKEN: mltrack auth token create NAME",
-                session.terminal,
-            )
-        elif listening.token_file is not None:
-            write_text(f"  export MLFLOW_TRACKING_TOKEN=$(cat {listening.token_file})", session.terminal)
+        where = f"{store.location.root} at {listening.address}"
+        write_text(f"Serving {where}. ctrl+c ends it. For clients:", session.terminal)
+        for line in client_lines(listening.called, listening.token_file, read(store.root).kept):
+            write_text(f"  {line}", session.terminal)
         sys.stdout.flush()
 
     tls = None if tls_cert is None else (tls_cert, tls_key or tls_cert)
@@ -114,6 +101,7 @@ def _bytes(text: str) -> int:
 
 def _behind(session: Session, action: str, options: list[str]) -> int:
     """Start, end or look for the server that runs without a terminal."""
+    from mltrack.store.access import read
     from mltrack.store.client.location import LocationError, choose_store
     from mltrack.store.mlflow_api import background
 
@@ -133,6 +121,6 @@ def _behind(session: Session, action: str, options: list[str]) -> int:
     write_text(
         f"Serving {choice.root} at {there.address}, process {there.pid}. For clients:", session.terminal
     )
-    for line in there.lines(choice.root):
+    for line in there.lines(choice.root, read(choice.root).kept):
         write_text(f"  {line}", session.terminal)
     return ExitCode.OK
