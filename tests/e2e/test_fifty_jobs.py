@@ -64,7 +64,9 @@ class Connections:
                 )
                 ports = {row[0] for row in rows}
                 # The server's end of the same connection belongs to the server.
-                found = (each for each in psutil.net_connections("tcp") if each.laddr.port in ports)
+                found = (
+                    each for each in psutil.net_connections("tcp") if each.laddr and each.laddr.port in ports
+                )
                 now = Counter(each.pid for each in found if each.pid is not None)
                 self.most |= now
                 self.looks += 1
