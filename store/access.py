@@ -24,13 +24,12 @@ from mltrack.store.client import host
 from mltrack.store.client.journal import random_hex
 from mltrack.store.database import file_lock
 from mltrack.store.errors import BadInput, NotFound, StoreUnavailable
-from mltrack.store.identity import ROLES
+from mltrack.store.identity import ROLES, STORE
 from mltrack.store.records import Actor
 
 FILE = "server.access.json"
 AUDIT = "server.audit.jsonl"
 MANAGER = ROLES[2]
-STORE = "store"
 _USER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _Result = TypeVar("_Result")
 _TOKEN = re.compile(r"mlt_([0-9a-f]{8})_([A-Za-z0-9_-]{43})")

@@ -3,9 +3,11 @@ a server of ours."""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
+STORE = "store"
 ROLES = ("viewer", "editor", "manager")
 """What one may do, each more than the one before: look; log and change; delete for good, promote and rename away."""
 
@@ -36,13 +38,25 @@ class Identity:
         more = "" if on else f" of {places[0]}" if len(places) == 1 else f" of {len(places)} places"
         return f"{self.name} ({self.most}{more})"
 
-    def refusal(self, role: str) -> str:
-        """Why nothing that needs ``role`` can be done by this user, wherever on the store; "" where some of it may be."""
-        if not self.guarded or (self.most and ROLES.index(self.most) >= ROLES.index(role)):
+    def refusal(self, role: str, kind: str, name: str = "") -> str:
+        """Why nothing that needs ``role`` on a thing of this ``kind`` (``experiment``, ``model``) can be done by this user, with
+        the role that would do; "" where some of it may be. ``name``: of the thing, where it is known."""
+        if not self.guarded:
             return ""
+        there = [(has, on) for has, on in self.grants if on == STORE or on.startswith(f"{kind}:")]
+        most = Identity(self.name, True, tuple(there)).most
+        if most and ROLES.index(most) >= ROLES.index(role):
+            return ""
+        places = [on for has, on in there if has == most]
+        if STORE in places or not self.grants:
+            is_now, fits = f"are {most or 'nobody with a role'} here", STORE
+        else:
+            fits = places[0] if len(places) == 1 else f"{kind}:{name or 'NAME'}"
+            where = places[0] if len(places) == 1 else f"{len(places)} {kind}s here"
+            is_now = f"are {most} of {where}" if most else f"have no role on {kind}s here"
         return (
-            f"{self.name}, you are {self.most or 'nobody with a role'} here; this needs {role}. Whoever runs the server gives roles:"
-            f" mltrack auth role grant {self.name} {role} --on store"
+            f"{self.name}, you {is_now}; this needs {role}. Whoever runs the server gives roles:"
+            f" mltrack auth role grant {self.name} {role} --on {shlex.quote(fits)}"
         )
 
 

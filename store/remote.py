@@ -27,6 +27,7 @@ from mltrack.store.store import Store
 
 REASON_TAG = "mltrack.reason"
 FIRST_SECONDS = 3.0
+_OF_RUNS = frozenset(("tag", "field"))
 _FOR_MANAGERS = frozenset(("stage", "alias", "rename_model", "delete_model", "delete_version"))
 # How long a change waits to learn who asks, where that is not known yet.
 _WHO_SECONDS = 5.0
@@ -79,21 +80,31 @@ class RemoteStore(Store):
         for operation in operations:
             if operation["op"] not in CALLS:
                 raise BadInput(no_place(str(operation["op"])))
-        # Certain to be refused is said in the words that the app says it in; about a part of the store only the server knows.
-        needed = "manager" if any(operation["op"] in _FOR_MANAGERS for operation in operations) else "editor"
-        why = self.identity(_WHO_SECONDS).refusal(needed)
-        if why:
-            why = self.identity(_WHO_SECONDS, again=True).refusal(needed)
-        if why:
-            raise Forbidden(why)
+        for operation in operations:
+            self._check_role(operation)
         sender = Sender(self._client)
         try:
             for operation in operations:
                 CALLS[str(operation["op"])](sender, dict(operation))
         finally:
             if sender.tried:
-                self.look_again(runs=any(operation["op"] in ("tag", "field") for operation in operations))
+                self.look_again(runs=any(operation["op"] in _OF_RUNS for operation in operations))
         return sender.answer
+
+    def _check_role(self, operation: Mapping[str, Any]) -> None:
+        """What is certain to be refused is said in the words that the app says it in; about a part of the store only the server
+        knows. Raises Forbidden."""
+        op = str(operation["op"])
+        role = "manager" if op in _FOR_MANAGERS else "editor"
+        kind = "experiment" if op in _OF_RUNS else "model"
+        if not self.identity(_WHO_SECONDS).refusal(role, kind):
+            return
+        name = str(operation.get("name", ""))
+        if op in _OF_RUNS:
+            name = next((run.experiment for run in self.runs([operation["run"]])), "")
+        why = self.identity(_WHO_SECONDS, again=True).refusal(role, kind, name)
+        if why:
+            raise Forbidden(why)
 
     def undo(self) -> Decision:
         """An MLflow server keeps no history of changes."""

@@ -107,6 +107,8 @@ def _register(send: Sender, operation: Operation) -> None:
         asked(send.client, "registered-models/get", name=name)
     except NotFound:
         send("POST", "registered-models/create", name=name)
+    except Forbidden:
+        pass  # what it takes to add a version, and not to look at the model, the server says to the next request
     fields = {"name": name, "source": operation.get("source", ""), "run_id": operation.get("run", "")}
     tags = [{"key": key, "value": value} for key, value in (operation.get("tags") or {}).items()]
     description = operation.get("description", "")

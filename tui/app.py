@@ -194,7 +194,8 @@ class MltrackApp(App[None]):
 
     def refusal(self, focus: str, id: str) -> str:
         """Why a key cannot do anything for whoever sits here; "" where it may."""
-        return str(self.who["refusals"].get(NEEDED.get((focus, id), ""), ""))
+        role, kind = NEEDED.get((focus, id), ("", ""))
+        return str(self.who["refusals"].get(kind, {}).get(role, ""))
 
     async def run_action(
         self,

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-NEEDED: dict[tuple[str, str], str] = {
-    ("runs", "tag"): "editor",
-    ("runs", "rename"): "editor",
-    ("runs", "note"): "editor",
-    ("run", "note_here"): "editor",
-    ("run", "tag_here"): "editor",
-    ("run", "rename_here"): "editor",
-    ("run", "trash_here"): "editor",
-    ("run", "register_here"): "editor",
-    ("run", "pin_for_all_here"): "editor",
-    ("runs", "trash"): "editor",
-    ("runs", "register"): "editor",
-    ("runs", "pin_for_all"): "editor",
-    ("models", "describe"): "editor",
-    ("models", "promote"): "manager",
-    ("models", "rollback"): "manager",
-    ("models", "delete"): "manager",
+NEEDED: dict[tuple[str, str], tuple[str, str]] = {
+    ("runs", "tag"): ("editor", "experiment"),
+    ("runs", "rename"): ("editor", "experiment"),
+    ("runs", "note"): ("editor", "experiment"),
+    ("run", "note_here"): ("editor", "experiment"),
+    ("run", "tag_here"): ("editor", "experiment"),
+    ("run", "rename_here"): ("editor", "experiment"),
+    ("run", "trash_here"): ("editor", "experiment"),
+    ("run", "register_here"): ("editor", "model"),
+    ("run", "pin_for_all_here"): ("editor", "experiment"),
+    ("runs", "trash"): ("editor", "experiment"),
+    ("runs", "register"): ("editor", "model"),
+    ("runs", "pin_for_all"): ("editor", "experiment"),
+    ("models", "describe"): ("editor", "model"),
+    ("models", "promote"): ("manager", "model"),
+    ("models", "rollback"): ("manager", "model"),
+    ("models", "delete"): ("manager", "model"),
 }
-"""By focus and the name of the key (keys.py). What only one person sees needs no role."""
+"""By focus and the name of the key (keys.py): the role, and on what kind of thing. What only one person sees needs no role."""

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
-from mltrack.store.access import MANAGER, STORE, Access, Grant, Reader, Scope, User, note
+from mltrack.store.access import MANAGER, Access, Grant, Reader, Scope, User, note
 from mltrack.store.client import host
 from mltrack.store.client.journal import share_mode
-from mltrack.store.identity import ROLES
+from mltrack.store.identity import ROLES, STORE
 from mltrack.store.mlflow_api.api import Answer, Api
 from mltrack.store.mlflow_api.permissions import NEEDS, Need, file_need
 from mltrack.store.mlflow_api.wire import ApiError, Fields

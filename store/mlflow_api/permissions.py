@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mltrack.store.access import STORE, Scope
+from mltrack.store.access import Scope
+from mltrack.store.identity import STORE
 from mltrack.store.mlflow_api import artifacts
 from mltrack.store.mlflow_api.api import Api
 from mltrack.store.mlflow_api.wire import ApiError, Fields

@@ -157,9 +157,9 @@ def test_a_role_that_was_given_meanwhile_counts_at_once(
             store.set_tags([run_id], {"a": "b"})
         auth(server.root, "role", "grant", "ann", "editor", "--on", "store")
         store.set_tags([run_id], {"a": "b"})
-        assert "editor" not in who(store)["refusals"] and "manager" in who(store)["refusals"]
+        assert [*who(store)["refusals"]["experiment"]] == [*who(store)["refusals"]["model"]] == ["manager"]
         auth(server.root, "role", "grant", "ann", "manager", "--on", "store")
-        until(lambda: "manager" not in who(store, again=True)["refusals"], 60)
+        until(lambda: "manager" not in who(store, again=True)["refusals"]["model"], 60)
 
 
 def test_a_key_that_was_refused_asks_again_for_the_next_press(

@@ -69,11 +69,17 @@ def team(tmp_path_factory: pytest.TempPathFactory, command: Command) -> Iterator
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    people = {"ann": ("manager",), "bob": ("viewer",), "eve": ("editor", "--on", "experiment:vision/")}
+    people = {
+        "ann": ("manager",),
+        "bob": ("viewer",),
+        "eve": ("editor", "--on", "experiment:vision/"),
+        "joe": ("viewer", "--on", "experiment:vision/"),
+    }
     tokens: dict[str, str] = {}
     for name, (role, *more) in people.items():
         auth("users", "add", name, "--role", role, *more)
         tokens[name] = next(word for word in auth("token", "create", name).split() if word.startswith("mlt_"))
+    auth("role", "grant", "joe", "editor", "--on", "model:churn")
     server = start(root)
     yield Team(server, tokens, {**command[1], "HOME": str(root.parent)})
     server.stop()
@@ -101,6 +107,23 @@ def test_what_one_may_not_do_is_said_before_anything_is_asked(team: Team, open_a
     assert app.finish() == 0
     ann = team.mltrack("ann", "show", "sage-owl", "--json")
     assert json.loads(ann.stdout)["lifecycle"] == "active"
+
+
+def test_a_key_names_the_role_that_fits_where_one_has_one(team: Team, open_app: OpenApp) -> None:
+    app = open_app(team.of("joe"), "--store", team.server.address, columns=200)
+    app.until("sage-owl")
+    app.redrawn(r"joe \(editor of model:churn\)")
+    for key in "TRDeP":
+        wanted = "joe, you are viewer of experiment:vision/; this needs editor"
+        app.press(key).until(f"{wanted}.* mltrack auth role grant joe editor --on experiment:vision/")
+        app.press("l").until("mark|sort")
+    app.press("2").until("churn")
+    for key in "PBD":
+        wanted = "joe, you are editor of model:churn; this needs manager"
+        app.press(key).until(f"{wanted}.* mltrack auth role grant joe manager --on model:churn")
+        app.press("j")
+    app.press("Q")
+    assert app.finish() == 0
 
 
 def test_the_command_says_the_same(team: Team) -> None:

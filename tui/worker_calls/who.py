@@ -12,10 +12,13 @@ _SECONDS = 0.3
 
 
 def who(store: Store, again: bool = False) -> dict[str, Any]:
-    """{"name", "shown" with the role, "guarded", "refusals": {role: why nothing that needs it can be done}}. ``again``: as the
-    server says now; a role may have been given meanwhile."""
+    """{"name", "shown" with the role, "guarded", "refusals": {kind of thing: {role: why nothing that needs it can be done}}}.
+    ``again``: as the server says now; a role may have been given meanwhile."""
     me = store.identity(_SECONDS, again)
-    refusals = {role: why for role in ROLES if (why := me.refusal(role))}
+    refusals = {
+        kind: {role: why for role in ROLES if (why := me.refusal(role, kind))}
+        for kind in ("experiment", "model")
+    }
     return {"name": me.name, "shown": me.shown, "guarded": me.guarded, "refusals": refusals}
 
 
