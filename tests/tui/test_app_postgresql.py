@@ -62,7 +62,8 @@ def away(url: str, gone: bool) -> None:
 
 @pytest.fixture
 def environment(store_root: Path, tmp_path: Path, postgres_url: str) -> dict[str, str]:
-    return command_environment(MLTRACK_STORE=postgres_url, MLTRACK_SPOOL=str(tmp_path / "spool"))
+    address = postgres_url.replace("mltrack@", "mltrack:a-password@")
+    return command_environment(MLTRACK_STORE=address, MLTRACK_SPOOL=str(tmp_path / "spool"))
 
 
 def train(environment: dict[str, str], name: str) -> None:
@@ -96,6 +97,7 @@ def test_the_app_on_postgresql(environment: dict[str, str], postgres_url: str, o
     app.until("second")
     app.press("Q")
     assert app.finish() == 0 and app.left_as_found()
+    assert "a-password" not in app.output
 
 
 def test_a_training_holds_no_connection(environment: dict[str, str], postgres_url: str) -> None:

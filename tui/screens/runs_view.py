@@ -16,6 +16,7 @@ from textual.containers import Horizontal
 from textual.timer import Timer
 from textual.widgets import Input
 
+from mltrack.store.client.secrets import redact_url
 from mltrack.tui.clean import cell_width, clip, pad, wrap
 from mltrack.tui.draw.glyphs import STATUS_LOOKS, count_glyphs
 from mltrack.tui.keys import Focus
@@ -332,7 +333,7 @@ class RunsView(BaseScreen):
         state = self.trouble or ("read-only" if self.mltrack.readonly else "live")
         if view is None:
             doing = "opening" if self.mltrack.live.running else "waiting for"
-            spans = [(" mltrack ", "bold"), (f"  {doing} {self.mltrack.place}", "dim")]
+            spans = [(" mltrack ", "bold"), (f"  {doing} {redact_url(self.mltrack.place)}", "dim")]
         else:
             scope = view["scope"] or "all experiments"
             room = self.size.width
