@@ -6,8 +6,9 @@ import os
 import secrets
 import signal
 import subprocess
+import time
 from collections.abc import Generator, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,6 +17,9 @@ import pytest
 from hypothesis import settings
 
 import mltrack
+from mltrack.store import Store
+from mltrack.store.client.location import spool_folder
+from mltrack.store.records import FoldReport
 
 BENCHMARKS = Path(__file__).parent / "bench"
 
@@ -75,22 +79,59 @@ def _no_test_touches_the_users_home(tmp_path_factory: pytest.TempPathFactory) ->
         yield
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "database_kind" in metafunc.fixturenames:
+        from tests.databases import kinds_for
+
+        metafunc.parametrize("database_kind", kinds_for(metafunc.definition.nodeid), indirect=True)
+
+
 @pytest.fixture
-def store_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of an empty store (not created yet) that MLTRACK_STORE names, in a home and folder of its own."""
+def database_kind(request: pytest.FixtureRequest) -> str:
+    """`sqlite` or `postgresql`: whatever stores the fixtures give are of it (tests/databases.py)."""
+    return str(request.param)
+
+
+@pytest.fixture
+def store_address(database_kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """The address of an empty store (not created yet): a folder's, or a PostgreSQL database's."""
+    if database_kind == "sqlite":
+        return str(tmp_path / "store")
+    return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def store_root(store_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of an empty store (not created yet) that MLTRACK_STORE names, in a home and folder of its own.
+
+    Of a store on PostgreSQL it is the spool, where journals wait, and artifacts and logs stay: `open_store()` opens either.
+    """
     isolate(monkeypatch, tmp_path / "home")
-    root = tmp_path / "store"
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
-    monkeypatch.setenv("MLTRACK_STORE", str(root))
+    monkeypatch.setenv("MLTRACK_STORE", store_address)
     mltrack.set_store(None)  # what another test of this process chose
-    return root
+    return folder_of(store_address)
 
 
-@pytest.fixture
-def postgres_url() -> Iterator[str]:
-    """The URL of an empty PostgreSQL database that is dropped after the test."""
+def folder_of(address: str) -> Path:
+    """Where the journals of a store are."""
+    return spool_folder(address) if address.startswith("postgresql://") else Path(address)
+
+
+def take_in(store: Store) -> FoldReport:
+    """All that is logged by now, also while a companion of the training is at it: who comes second takes in nothing."""
+    deadline = time.monotonic() + 60
+    while (report := store.refresh(None)).folded_by_other:
+        assert time.monotonic() < deadline, "another one folds all the time"
+        time.sleep(0.02)
+    return report
+
+
+@contextmanager
+def new_database() -> Iterator[str]:
+    """The URL of an empty PostgreSQL database that is dropped in the end."""
     server = os.environ.get("MLT_PG_URL")
     if not server:
         pytest.skip(
@@ -108,6 +149,14 @@ def postgres_url() -> Iterator[str]:
     finally:
         with psycopg.connect(server, autocommit=True, connect_timeout=10) as connection:
             connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def postgres_url() -> Iterator[str]:
+    """The URL of an empty PostgreSQL database that is dropped after the test."""
+    with new_database() as url:
+        yield url
+        end_companions("MLTRACK_STORE", url)
 
 
 @pytest.fixture
@@ -132,17 +181,16 @@ def s3_place(store_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
     }
     assert urllib3.request("PUT", f"{address}/{bucket}", headers=signed).status == 200
     yield f"s3://{bucket}/pre fix"
-    end_companions()
+    end_companions("HOME", os.environ["HOME"])
 
 
-def end_companions() -> None:
-    """End those of this test."""
-    # Companions go on for a minute after their last work; this test's have its home.
+def end_companions(variable: str, value: str) -> None:
+    """End those of this test, which go on for a minute after their last work: they have this variable of it."""
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if (
-                "mltrack.store.upload" in process.cmdline()
-                and process.environ().get("HOME") == os.environ["HOME"]
+                process.cmdline()[-1:] in (["mltrack.store.upload"], ["mltrack.store.sync"])
+                and process.environ().get(variable) == value
             ):
                 process.terminate()
 
@@ -162,7 +210,7 @@ def gs_place(store_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
     bucket = f"mltrack-{secrets.token_hex(6)}"
     assert urllib3.request("POST", f"{address}/storage/v1/b", json={"name": bucket}).status == 200
     yield f"gs://{bucket}/pre fix"
-    end_companions()
+    end_companions("HOME", os.environ["HOME"])
 
 
 @pytest.fixture(params=["s3", "gs"])

@@ -33,7 +33,7 @@ def postgres(postgres_url: str) -> Iterator[Callable[[], Database]]:
 @pytest.fixture
 def store(store_root: Path) -> Iterator[Store]:
     """An empty store."""
-    with open_store(str(store_root)) as opened:
+    with open_store() as opened:
         yield opened
 
 

@@ -51,17 +51,18 @@ def another_day(tmp_path: Path) -> None:
         path.unlink()
 
 
-def test_each_that_has_the_store_open_tells_and_only_the_first_of_a_day(tmp_path: Path, told: Told) -> None:
-    root = tmp_path / "store"
-    with open_store(str(root)) as store:
+def test_each_that_has_the_store_open_tells_and_only_the_first_of_a_day(
+    tmp_path: Path, told: Told, store_address: str
+) -> None:
+    with open_store(store_address) as store:
         assert tell_head(store) == []  # nothing has happened that could be rewritten
         store.registry.register("m", "a")
         store.registry.promote("m", 1, "Production", "first")
-    fold = (*COMMAND, "--store", str(root), "fold")
+    fold = (*COMMAND, "--store", store_address, "fold")
     for _ in range(2):
         done = subprocess.run(fold, env=os.environ, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
         assert (done.returncode, done.stderr) == (0, "")
-    with open_store(str(root), readonly=True) as store:
+    with open_store(store_address, readonly=True) as store:
         assert tell_head(store) == []
         rows = store.registry.audit()
         [first] = told(1)
@@ -70,14 +71,14 @@ def test_each_that_has_the_store_open_tells_and_only_the_first_of_a_day(tmp_path
     for number, words in enumerate((("worker",), ("server", "--port", "0")), 2):
         another_day(tmp_path)
         with subprocess.Popen(
-            [*COMMAND, "--store", str(root), *words], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+            [*COMMAND, "--store", store_address, *words], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
         ) as process:
             try:
                 assert told(number)[-1]["head"] == first["head"]
             finally:
                 process.terminate()
     another_day(tmp_path)
-    with open_store(str(root)) as store:
+    with open_store(store_address) as store:
         store.registry.promote("m", 1, "Archived", "gone")
         DailyHead(store).look()
         newest = told(4)[-1]
@@ -86,14 +87,13 @@ def test_each_that_has_the_store_open_tells_and_only_the_first_of_a_day(tmp_path
         assert store.registry.audit()[first["rows"] - 1].hash == first["head"]
 
 
-def test_a_hook_that_fails_is_named_by_the_command(tmp_path: Path, told: Told) -> None:
+def test_a_hook_that_fails_is_named_by_the_command(tmp_path: Path, told: Told, store_address: str) -> None:
     config = tmp_path / "config" / "mltrack" / "config.toml"
     config.write_text("[hooks]\naudit-head = ['/nonexistent']\n")
-    root = tmp_path / "store"
-    with open_store(str(root)) as store:
+    with open_store(store_address) as store:
         store.registry.register("m", "a")
     done = subprocess.run(
-        (*COMMAND, "--store", str(root), "fold"), env=os.environ, capture_output=True, text=True
+        (*COMMAND, "--store", store_address, "fold"), env=os.environ, capture_output=True, text=True
     )
     assert done.returncode == 0
     assert "The hook /nonexistent for audit-head cannot be started" in done.stderr

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.conftest import take_in
 
 from mltrack.store import open_store
 from mltrack.store.errors import NotFound
@@ -21,15 +22,15 @@ PATIENCE_SECONDS = 120.0
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(store_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MLTRACK_CONSOLE", "MLTRACK_FACTS", "MLTRACK_SYSTEM_METRICS"):
         monkeypatch.setenv(name, "0")
 
 
-def start(root: Path, code: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+def start(code: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
-        env={**os.environ, "MLTRACK_STORE": str(root), **environment},
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -44,11 +45,11 @@ def all_fine(processes: list[subprocess.Popen[str]]) -> list[str]:
     return [out for out, _ in said]
 
 
-def wait_for(root: Path, right: Callable[[Run], bool], run_id: str = RUN) -> Run:
+def wait_for(right: Callable[[Run], bool], run_id: str = RUN) -> Run:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
-        with open_store(str(root)) as store:
-            store.refresh(None)
+        with open_store() as store:
+            take_in(store)
             found = store.runs([run_id])
         if found and right(found[0]):
             return found[0]
@@ -57,8 +58,8 @@ def wait_for(root: Path, right: Callable[[Run], bool], run_id: str = RUN) -> Run
         time.sleep(0.2)
 
 
-def test_32_processes_open_an_empty_store_at_once(tmp_path: Path) -> None:
-    root, go = tmp_path / "deep" / "store", tmp_path / "go"
+def test_32_processes_open_an_empty_store_at_once(tmp_path: Path, store_root: Path) -> None:
+    go = tmp_path / "go"
     code = f"""
 import os, sys, time
 from mltrack.store import open_store
@@ -70,15 +71,15 @@ with open_store() as store:
     assert store.search("").total == 0
     print(store.database.setting("store_id"))
 """
-    processes = [start(root, code) for _ in range(32)]
+    processes = [start(code) for _ in range(32)]
     for process in processes:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
     go.touch()
     assert len(set(all_fine(processes))) == 1, "all have the one store"
-    assert [path.name for path in root.iterdir() if path.name.startswith(".")] == []
+    assert [path.name for path in store_root.glob(".*")] == []
 
 
-def test_64_writers_and_readers_that_fold_meanwhile(tmp_path: Path) -> None:
+def test_64_writers_and_readers_that_fold_meanwhile(tmp_path: Path, store_root: Path) -> None:
     code = """
 import sys
 import mltrack
@@ -103,25 +104,24 @@ with open_store() as store:
                 continue
             assert points.steps.tolist() == list(range(len(points.steps)))
 """.replace("STOP", str(tmp_path / "stop"))
-    root = tmp_path / "store"
-    readers = [start(root, folding) for _ in range(3)]
+    readers = [start(folding) for _ in range(3)]
     ids: list[str] = []
     for first in range(0, 64, 32):
-        ids += all_fine([start(root, code, str(number)) for number in range(first, first + 32)])
+        ids += all_fine([start(code, str(number)) for number in range(first, first + 32)])
     (tmp_path / "stop").touch()
     all_fine(readers)
-    with open_store(str(root)) as store:
-        store.refresh(None)
+    with open_store() as store:
+        take_in(store)
         runs = store.runs([text.strip() for text in ids])
         assert len(runs) == 64
         for number, run in enumerate(runs):
             assert (run.status, run.params) == ("FINISHED", {"number": str(number)})
             assert run.metrics["loss"].count == 300 and run.skipped == 0
             assert store.points(run.run_id, "loss").values.tolist() == [step / 3 for step in range(300)]
-        assert list((root / "open").iterdir()) == [], "nothing is open any more"
+        assert list((store_root / "open").iterdir()) == [], "nothing is open any more"
 
 
-def test_forked_children_log_to_their_own_journals(tmp_path: Path) -> None:
+def test_forked_children_log_to_their_own_journals(store_root: Path) -> None:
     code = f"""
 import os, sys
 import mltrack
@@ -142,21 +142,21 @@ for pid in children:
     assert os.waitpid(pid, 0)[1] == 0
 mltrack.log_metric("parent", 200.0, step=200)
 """
-    all_fine([start(tmp_path, code)])
-    with open_store(str(tmp_path)) as store:
-        store.refresh(None)
+    all_fine([start(code)])
+    with open_store() as store:
+        take_in(store)
         run = store.run(RUN)
         assert run.status == "FINISHED" and run.exit_code == 0 and run.skipped == 0
         assert run.params == {f"child{child}": "here" for child in range(4)}
         assert store.points(RUN, "parent").steps.tolist() == list(range(201))
         for child in range(4):
             assert store.points(RUN, f"child{child}").steps.tolist() == list(range(200))
-    jids = {path.name.split(".")[1] for path in tmp_path.glob("runs/*/*/points.*")}
+    jids = {path.name.split(".")[1] for path in store_root.glob("runs/*/*/points.*")}
     assert len(jids) == 5
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_data_loader_workers_leave_the_run_alone(tmp_path: Path, method: str) -> None:
+def test_data_loader_workers_leave_the_run_alone(tmp_path: Path, store_root: Path, method: str) -> None:
     """A pool of workers, one of which dies, as data loaders do: the run goes on and ends as its own process ended."""
     script = tmp_path / "training.py"
     script.write_text(
@@ -188,21 +188,20 @@ if __name__ == "__main__":
     )
     done = subprocess.run(
         [sys.executable, str(script)],
-        env={**os.environ, "MLTRACK_STORE": str(tmp_path / "store")},
         capture_output=True,
         text=True,
         timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == 0 and "mltrack" not in done.stderr, done.stderr
-    with open_store(str(tmp_path / "store")) as store:
-        store.refresh(None)
+    with open_store() as store:
+        take_in(store)
         assert store.search("").run_ids == (RUN,)
         assert store.run(RUN).status == "FINISHED"
         assert store.points(RUN, "loss").values.tolist() == [2.0, 4.0, 6.0, 9.0]
-    assert list((tmp_path / "store" / "open").iterdir()) == []
+    assert list((store_root / "open").iterdir()) == []
 
 
-def test_8_ranks_write_one_run(tmp_path: Path) -> None:
+def test_8_ranks_write_one_run(store_root: Path) -> None:
     code = """
 import os, time
 import mltrack
@@ -227,12 +226,12 @@ ranks = [
 sys.exit(max(rank.wait() for rank in ranks))
 """
     ids: set[str] = set()
-    for said in all_fine([start(tmp_path, launcher, code) for _ in range(2)]):  # two launches are two runs
+    for said in all_fine([start(launcher, code) for _ in range(2)]):  # two launches are two runs
         assert len(said.split()) == 8 and len(set(said.split())) == 1, "all ranks have one run"
         ids |= set(said.split())
     assert len(ids) == 2
-    with open_store(str(tmp_path)) as store:
-        store.refresh(None)
+    with open_store() as store:
+        take_in(store)
         assert store.search("").total == 2
         for run in store.runs(sorted(ids)):
             assert (run.name, run.status, run.exit_code) == ("ddp", "FINISHED", 0)
@@ -245,7 +244,7 @@ sys.exit(max(rank.wait() for rank in ranks))
 
 
 def test_each_machine_of_a_training_is_sampled_by_its_first_rank(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLTRACK_SYSTEM_METRICS")
     code = """
@@ -256,10 +255,10 @@ with mltrack.start_run():
     time.sleep(1.3)
 """
     common = {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
-    ranks = [start(tmp_path, code, RANK=str(rank), LOCAL_RANK=str(rank % 2), **common) for rank in range(4)]
+    ranks = [start(code, RANK=str(rank), LOCAL_RANK=str(rank % 2), **common) for rank in range(4)]
     all_fine(ranks)
-    with open_store(str(tmp_path)) as store:
-        store.refresh(None)
+    with open_store() as store:
+        take_in(store)
         (run_id,) = store.search("").run_ids
         assert store.run(run_id).status == "FINISHED"
         for rank in (0, 2):
@@ -267,11 +266,13 @@ with mltrack.start_run():
         for rank in (1, 3):
             with pytest.raises(NotFound):
                 store.points(run_id, "system/memory_bytes", rank=rank)
-    assert list((tmp_path / "open").iterdir()) == []
+    assert list((store_root / "open").iterdir()) == []
 
 
 @pytest.mark.parametrize("begin", ["before the others", "with the others"])
-def test_ranks_that_lightning_starts_join_the_run_of_the_first(tmp_path: Path, begin: str) -> None:
+def test_ranks_that_lightning_starts_join_the_run_of_the_first(
+    tmp_path: Path, store_root: Path, begin: str
+) -> None:
     """Its launcher: the script itself becomes rank 0 and starts itself anew for the others, who set no RANK."""
     script = tmp_path / "train.py"
     script.write_text("""
@@ -300,11 +301,11 @@ os.write(1, (" ".join(runs) + "\\n").encode())
 """)
     starter = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
     environment = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    (said,) = all_fine([start(tmp_path / "store", starter, str(script), begin, **environment)])
+    (said,) = all_fine([start(starter, str(script), begin, **environment)])
     per_rank = [line.split() for line in said.splitlines()]
     assert len(per_rank) == 3 and per_rank[0] == per_rank[1] == per_rank[2]
-    with open_store(str(tmp_path / "store")) as store:
-        store.refresh(None)
+    with open_store() as store:
+        take_in(store)
         assert sorted(store.search("").run_ids) == sorted(per_rank[0])
         run = store.run(per_rank[0][-1])
         assert (run.name, run.status) == ("tuned", "FINISHED")
@@ -315,7 +316,7 @@ os.write(1, (" ".join(runs) + "\\n").encode())
         ]
 
 
-def test_a_rank_that_ends_last_does_not_reopen_the_run(tmp_path: Path) -> None:
+def test_a_rank_that_ends_last_does_not_reopen_the_run(store_root: Path) -> None:
     code = f"""
 import os, sys, time
 import mltrack
@@ -326,12 +327,12 @@ if os.environ["RANK"] == "1":
     mltrack.log_metric("loss", 2.0, step=2)
     os._exit(1)
 """
-    ranks = [start(tmp_path, code, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2") for rank in range(2)]
+    ranks = [start(code, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2") for rank in range(2)]
     assert ranks[0].communicate(timeout=PATIENCE_SECONDS) == ("", "")
-    wait_for(tmp_path, lambda run: run.status == "FINISHED")
+    wait_for(lambda run: run.status == "FINISHED")
     ranks[1].communicate(timeout=PATIENCE_SECONDS)
-    with open_store(str(tmp_path)) as store:
-        store.refresh(None)
+    with open_store() as store:
+        take_in(store)
         assert store.run(RUN).status == "FINISHED"
         assert store.points(RUN, "loss", rank=1).steps.tolist() == [1, 2], (
             "late points of a rank are not lost"
@@ -355,11 +356,10 @@ with open_store() as store:
 """
 
 
-def in_namespace(root: Path, run_id: str, running: list[subprocess.Popen[str]]) -> int:
+def in_namespace(run_id: str, running: list[subprocess.Popen[str]]) -> int:
     """Start a training that is process 1 of its own PID namespace, as in a container; its number there."""
     process = subprocess.Popen(
         [*CONTAINER, sys.executable, "-c", NAMESPACED, run_id],
-        env={**os.environ, "MLTRACK_STORE": str(root)},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -371,12 +371,12 @@ def in_namespace(root: Path, run_id: str, running: list[subprocess.Popen[str]]) 
     return int(line)
 
 
-def test_containers_with_equal_names_and_pids_are_told_apart(tmp_path: Path) -> None:
+def test_containers_with_equal_names_and_pids_are_told_apart(store_root: Path) -> None:
     one, two, three = "01" * 16, "02" * 16, "03" * 16
     running: list[subprocess.Popen[str]] = []
     try:
-        assert in_namespace(tmp_path, one, running) == in_namespace(tmp_path, two, running)
-        heads = [json.loads(path.read_bytes().split(b"\n")[0]) for path in tmp_path.glob("runs/*/*/meta.*")]
+        assert in_namespace(one, running) == in_namespace(two, running)
+        heads = [json.loads(path.read_bytes().split(b"\n")[0]) for path in store_root.glob("runs/*/*/meta.*")]
         assert len({(head["host"], head["machine"], head["boot"], head["pid"]) for head in heads}) == 1
         assert len({head["pidns"] for head in heads}) == 2
         running[0].kill()
@@ -384,42 +384,41 @@ def test_containers_with_equal_names_and_pids_are_told_apart(tmp_path: Path) -> 
         for where in (CONTAINER, []):  # a third container looks, then the host: neither can prove the death
             done = subprocess.run(
                 [*where, sys.executable, "-c", LOOK],
-                env={**os.environ, "MLTRACK_STORE": str(tmp_path)},
                 capture_output=True,
                 text=True,
                 timeout=PATIENCE_SECONDS,
             )
             assert done.stdout == "01 RUNNING,02 RUNNING\n", (done.stdout, done.stderr)
         # Silence is what counts then.
-        in_namespace(tmp_path, three, running)
+        in_namespace(three, running)
         running[2].kill()
         running[2].wait()
-        marker = next(path for path in (tmp_path / "open").iterdir() if path.name.endswith(three))
+        marker = next(path for path in (store_root / "open").iterdir() if path.name.endswith(three))
         os.utime(marker, (time.time() - 1000, time.time() - 1000))
-        assert "not heard from" in wait_for(tmp_path, lambda run: run.status == "LOST", three).reason
-        assert wait_for(tmp_path, lambda run: True, two).status == "RUNNING"
+        assert "not heard from" in wait_for(lambda run: run.status == "LOST", three).reason
+        assert wait_for(lambda run: True, two).status == "RUNNING"
         os.utime(marker)  # it was only asleep
-        assert wait_for(tmp_path, lambda run: run.status == "RUNNING", three).reason == ""
+        assert wait_for(lambda run: run.status == "RUNNING", three).reason == ""
     finally:
         for process in running:
             process.kill()
             process.communicate()
 
 
-def test_a_reused_pid_is_not_the_writer(tmp_path: Path) -> None:
-    process = start(tmp_path, NAMESPACED, RUN)
+def test_a_reused_pid_is_not_the_writer(store_root: Path) -> None:
+    process = start(NAMESPACED, RUN)
     assert process.stdout is not None and process.stdout.readline()
-    path = next(tmp_path.glob("runs/*/*/meta.*"))
+    path = next(store_root.glob("runs/*/*/meta.*"))
     process.kill()
     process.communicate()
     head, _, rest = path.read_bytes().partition(b"\n")
     stolen = {**json.loads(head), "pid": os.getpid()}  # a living process got the number
     path.write_bytes(json.dumps(stolen).encode() + b"\n" + rest)
-    run = wait_for(tmp_path, lambda run: run.status == "LOST")
+    run = wait_for(lambda run: run.status == "LOST")
     assert run.reason == f"process {os.getpid()} is gone"
 
 
-def test_points_made_after_the_folder_was_listed_are_not_forgotten(tmp_path: Path) -> None:
+def test_points_made_after_the_folder_was_listed_are_not_forgotten(store_root: Path) -> None:
     """Folding as fast as possible while short runs come and go: none is marked done before all of it is read."""
     code = """
 import mltrack
@@ -427,11 +426,11 @@ for number in range(40):
     with mltrack.start_run(run_name=f"r{number}"):
         mltrack.log_metric("loss", float(number), step=1)
 """
-    processes = [start(tmp_path, code) for _ in range(2)]
-    with open_store(str(tmp_path)) as store:
+    processes = [start(code) for _ in range(2)]
+    with open_store() as store:
         while any(process.poll() is None for process in processes):
-            store.refresh(None)
+            take_in(store)
         all_fine(processes)
-        store.refresh(None)
+        take_in(store)
         assert store.search("metrics.loss >= 0 and status = 'FINISHED'").total == 80
-        assert list((tmp_path / "open").iterdir()) == []
+        assert list((store_root / "open").iterdir()) == []

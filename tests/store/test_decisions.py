@@ -9,15 +9,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.conftest import folder_of
 
 from mltrack.store import Store, open_store
 from mltrack.store.client.journal import Journal, now_ms
+from mltrack.store.database import Database
 from mltrack.store.doctor import examine
 from mltrack.store.errors import BadInput, Conflict, ExperimentNotFound, RunNotFound
 
@@ -86,17 +89,17 @@ def act(store: Store, action: tuple[Any, ...]) -> None:
         store.rename_experiment(rest[0], rest[1])
 
 
-def play(root: Path, chosen: list[tuple[Any, ...]]) -> Any:
+def play(address: str, chosen: list[tuple[Any, ...]]) -> Any:
     """Do the actions beside a model that only remembers what the answers were."""
     done: list[tuple[Any, Any]] = []
     undone: list[tuple[Any, Any]] = []
-    store = open_store(str(root))
+    store = open_store(address)
     store.refresh(None)
     for action in chosen:
         before = answer(store)
         if action[0] == "reopen":
             store.close()
-            store = open_store(str(root))
+            store = open_store(address)
             assert answer(store) == before
         elif action[0] in ("undo", "redo"):
             source, target = (done, undone) if action[0] == "undo" else (undone, done)
@@ -131,7 +134,7 @@ def test_undo_and_redo_restore_exactly_and_all_survives_the_database(chosen: lis
         root, other = Path(folder) / "store", Path(folder) / "other"
         for run_id in RUNS:
             journal(root, run_id, at_ms=1_700_000_000_000)
-        found = play(root, chosen)
+        found = play(str(root), chosen)
         shutil.copytree(root, other)
         for path in root.glob("mltrack.db*"):
             path.unlink()
@@ -145,6 +148,26 @@ def test_undo_and_redo_restore_exactly_and_all_survives_the_database(chosen: lis
             assert answer(store) == found
             store.refresh(None, everything=True)
             assert answer(store) == found
+
+
+@settings(
+    max_examples=15,
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.function_scoped_fixture,
+    ],
+)
+@given(st.lists(actions, max_size=14))
+def test_undo_and_redo_restore_exactly_on_postgresql(
+    postgres: Callable[[], Database], postgres_url: str, chosen: list[tuple[Any, ...]]
+) -> None:
+    postgres()
+    root = folder_of(postgres_url)
+    shutil.rmtree(root, ignore_errors=True)  # of the example before
+    for run_id in RUNS:
+        journal(root, run_id, at_ms=1_700_000_000_000)
+    play(postgres_url, chosen)
 
 
 def test_a_rename_holds_for_late_journals_and_not_for_later_runs(tmp_path: Path) -> None:
@@ -200,23 +223,23 @@ def test_what_was_purged_stays_gone(tmp_path: Path) -> None:
 DECIDING = """
 import os, sys
 from mltrack.store import open_store
-acks, root, run, prefix = int(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4]
-with open_store(root) as store:
+acks, run, prefix = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+with open_store() as store:
     for number in range(100_000):
         store.set_tags([run], {f"{prefix}{number}": str(number)})
         os.write(acks, b".")
 """
 
 
-def test_a_kill_within_a_decision_leaves_it_done_or_not(tmp_path: Path) -> None:
+def test_a_kill_within_a_decision_leaves_it_done_or_not(store_root: Path) -> None:
     chance = random.Random(os.urandom(8))
-    journal(tmp_path, RUNS[0])
-    with open_store(str(tmp_path)) as store:
+    journal(store_root, RUNS[0])
+    with open_store() as store:
         store.refresh(None)
     for number in range(10):
         reader, writer = os.pipe()
         process = subprocess.Popen(
-            [sys.executable, "-c", DECIDING, str(writer), str(tmp_path), RUNS[0], f"r{number}."],
+            [sys.executable, "-c", DECIDING, str(writer), RUNS[0], f"r{number}."],
             pass_fds=[writer],
         )
         os.close(writer)
@@ -227,30 +250,31 @@ def test_a_kill_within_a_decision_leaves_it_done_or_not(tmp_path: Path) -> None:
         while got := os.read(reader, 65536):
             acked += len(got)
         os.close(reader)
-        with open_store(str(tmp_path)) as store:
+        with open_store() as store:
             tags = store.run(RUNS[0]).tags
             mine = [key for key in tags if key.startswith(f"r{number}.")]
             assert len(mine) in (acked, acked + 1)
             assert all(tags[f"r{number}.{place}"] == str(place) for place in range(len(mine)))
-            assert store.database.execute("PRAGMA integrity_check")[0][0] == "ok"
-    with open_store(str(tmp_path)) as store:
-        tags = store.run(RUNS[0]).tags
-    for path in tmp_path.glob("mltrack.db*"):
+            if store.database.kind == "sqlite":
+                assert store.database.execute("PRAGMA integrity_check")[0][0] == "ok"
+    with open_store() as store:
+        tags, kind = store.run(RUNS[0]).tags, store.database.kind
+    if kind == "postgresql":
+        return
+    for path in store_root.glob("mltrack.db*"):
         path.unlink()
-    with open_store(str(tmp_path)) as store:
+    with open_store() as store:
         store.refresh(None)
         assert store.run(RUNS[0]).tags == tags
 
 
-def test_many_deciders_lose_nothing(tmp_path: Path) -> None:
-    journal(tmp_path, RUNS[0])
-    with open_store(str(tmp_path)) as store:
+def test_many_deciders_lose_nothing(store_root: Path) -> None:
+    journal(store_root, RUNS[0])
+    with open_store() as store:
         store.refresh(None)
     code = DECIDING.replace("100_000", "25").replace("os.write(acks, b'.')", "pass")
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, "1", str(tmp_path), RUNS[0], f"p{number}."], stdout=subprocess.PIPE
-        )
+        subprocess.Popen([sys.executable, "-c", code, "1", RUNS[0], f"p{number}."], stdout=subprocess.PIPE)
         for number in range(6)
     ]
     for process in processes:
@@ -259,9 +283,11 @@ def test_many_deciders_lose_nothing(tmp_path: Path) -> None:
     expected = {f"p{number}.{place}": str(place) for number in range(6) for place in range(25)} | {
         "a": "journal"
     }
-    with open_store(str(tmp_path)) as store:
+    with open_store() as store:
         assert store.run(RUNS[0]).tags == expected
-    assert len((tmp_path / "decisions.jsonl").read_bytes().splitlines()) == 150
+        assert store.database.execute("SELECT count(*) FROM decision")[0][0] == 150
+        if store.database.kind == "sqlite":
+            assert len((store_root / "decisions.jsonl").read_bytes().splitlines()) == 150
 
 
 def test_garbage_in_the_file_of_decisions_hides_none(tmp_path: Path) -> None:

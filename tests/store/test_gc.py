@@ -22,7 +22,7 @@ DAY = 86400
 GC = """
 import sys
 from mltrack.store import open_store
-with open_store(sys.argv[1]) as store:
+with open_store() as store:
     print("open", flush=True)
     store.gc(trash_days=-1)
 """
@@ -48,48 +48,48 @@ def age(path: Path, days: float) -> None:
     os.utime(path, (at, at))
 
 
-def test_only_what_nothing_needs_goes_and_a_dry_run_tells_the_same(tmp_path: Path) -> None:
-    needed, unused = (store_blob(text, tmp_path) for text in (b"needed", b"unused"))
-    write(tmp_path, "1" * 32, packages=needed)
+def test_only_what_nothing_needs_goes_and_a_dry_run_tells_the_same(store_root: Path) -> None:
+    needed, unused = (store_blob(text, store_root) for text in (b"needed", b"unused"))
+    write(store_root, "1" * 32, packages=needed)
     for digest in (needed, unused):
-        age(tmp_path / "blobs" / digest[:2] / digest, 2)
-    fresh = store_blob(b"a run that is just starting names it next", tmp_path)
-    folder = run_folder(tmp_path, "1" * 32)
+        age(store_root / "blobs" / digest[:2] / digest, 2)
+    fresh = store_blob(b"a run that is just starting names it next", store_root)
+    folder = run_folder(store_root, "1" * 32)
     old_part, new_part = folder / ".x.part", folder / "artifacts" / ".y.part"
     for part in (old_part, new_part):
         part.write_bytes(bytes(10))
     age(old_part, 2)
-    data = [tmp_path / name for name in ("old.csv", "new.csv")]
+    data = [store_root / name for name in ("old.csv", "new.csv")]
     for path in data:
         path.write_text(path.name)
-        describe_input(path, tmp_path, "full")
-    notes = sorted((tmp_path / "cache" / "digests").glob("*/*"))
+        describe_input(path, store_root, "full")
+    notes = sorted((store_root / "cache" / "digests").glob("*/*"))
     assert len(notes) == 2
     age(notes[0], 91)
-    with open_store(str(tmp_path)) as store:
+    with open_store() as store:
         store.refresh(None)
-        before = sorted(path for path in tmp_path.rglob("*") if "mltrack.db" not in path.name)
+        before = sorted(path for path in store_root.rglob("*") if "mltrack.db" not in path.name)
         dry = store.gc(dry=True)
-        assert sorted(path for path in tmp_path.rglob("*") if "mltrack.db" not in path.name) == before
+        assert sorted(path for path in store_root.rglob("*") if "mltrack.db" not in path.name) == before
         freed = store.gc()
     assert dry.count_by_kind == {"half-written files": 1, "unused code snapshots": 1, "remembered digests": 1}
     assert {**freed.count_by_kind, "sealed journals": 0} == {**dry.count_by_kind, "sealed journals": 0}
     assert not old_part.exists() and new_part.exists()
-    assert (tmp_path / "blobs" / needed[:2] / needed).exists() and (
-        tmp_path / "blobs" / fresh[:2] / fresh
+    assert (store_root / "blobs" / needed[:2] / needed).exists() and (
+        store_root / "blobs" / fresh[:2] / fresh
     ).exists()
-    assert not (tmp_path / "blobs" / unused[:2] / unused).exists()
-    assert sorted((tmp_path / "cache" / "digests").glob("*/*")) == notes[1:]
+    assert not (store_root / "blobs" / unused[:2] / unused).exists()
+    assert sorted((store_root / "cache" / "digests").glob("*/*")) == notes[1:]
     assert (folder / "artifacts" / "model.bin").exists()
 
 
 def test_trash_goes_when_its_time_is_over_and_not_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, young, kept = ("0" * 31 + digit for digit in "123")
     for run_id in (old, young, kept):
-        write(tmp_path, run_id)
-    with open_store(str(tmp_path)) as store:
+        write(store_root, run_id)
+    with open_store() as store:
         store.refresh(None)
         store.trash([old, young])
         store.database.execute(
@@ -100,73 +100,74 @@ def test_trash_goes_when_its_time_is_over_and_not_before(
         assert store.gc().count_by_kind["runs from the trash"] == 1
         with pytest.raises(RunNotFound):
             store.run(old)
-        assert not run_folder(tmp_path, old).exists() and run_folder(tmp_path, young).exists()
+        assert not run_folder(store_root, old).exists() and run_folder(store_root, young).exists()
         store.restore([young])
         assert store.run(young).lifecycle == "active"
         with pytest.raises(Conflict, match="files are gone"):
             for _ in range(4):
                 store.undo()
     # Its journals, copied back from somewhere, do not bring it back.
-    write(tmp_path, old)
-    with open_store(str(tmp_path)) as store:
+    write(store_root, old)
+    with open_store() as store:
         store.refresh(None, everything=True)
         assert store.search("", lifecycle="all").total == 2
         assert store.gc().count_by_kind["purged runs"] == 1
-    assert not run_folder(tmp_path, old).exists()
+    assert not run_folder(store_root, old).exists()
 
 
-def test_a_kill_while_purging_is_finished_by_the_next_clean_up(tmp_path: Path) -> None:
+def test_a_kill_while_purging_is_finished_by_the_next_clean_up(store_root: Path) -> None:
     chance = random.Random(os.urandom(8))
+    kept = "f" * 32
+    write(store_root, kept)
     for number in range(3):
-        root = tmp_path / str(number)
-        gone, kept = [f"{index:032x}" for index in range(40)], "f" * 32
-        for run_id in (*gone, kept):
-            write(root, run_id)
-        with open_store(str(root)) as store:
+        gone = [f"{number}{index:031x}" for index in range(40)]
+        for run_id in gone:
+            write(store_root, run_id)
+        with open_store() as store:
             store.refresh(None)
             store.trash(gone)
-        process = subprocess.Popen([sys.executable, "-c", GC, str(root)], stdout=subprocess.PIPE)
+        process = subprocess.Popen([sys.executable, "-c", GC], stdout=subprocess.PIPE)
         assert process.stdout is not None and process.stdout.readline() == b"open\n"
         time.sleep(chance.random() * 0.06)
         process.kill()
         process.wait()
         process.stdout.close()
-        folders = [run_id for run_id in gone if run_folder(root, run_id).exists()]
-        with open_store(str(root)) as store:
+        folders = [run_id for run_id in gone if run_folder(store_root, run_id).exists()]
+        with open_store() as store:
             known = store.search("", lifecycle="trash").total
             assert known in (0, 40), "the rows go in one transaction"
             assert known == 0 or len(folders) == 40, "files go only after it"
             store.gc(trash_days=-1)
             assert store.search("", lifecycle="all").run_ids == (kept,)
             assert store.points(kept, "loss").steps.tolist() == list(range(50))
-        assert [path.name for path in root.glob("runs/*/*")] == [kept]
+        assert [path.name for path in store_root.glob("runs/*/*")] == [kept]
 
 
-def test_dropped_journals_end_rebuilding_and_nothing_else(tmp_path: Path) -> None:
-    write(tmp_path, "1" * 32)
-    with open_store(str(tmp_path)) as store:
+def test_dropped_journals_end_rebuilding_and_nothing_else(store_root: Path) -> None:
+    write(store_root, "1" * 32)
+    with open_store() as store:
         store.refresh(None)
         store.gc()
         assert store.gc(dry=True, journals=True).count_by_kind == {"sealed journals": 2}
         store.gc(journals=True)
-        assert not list(tmp_path.glob("runs/*/*/*.zst"))
+        assert not list(store_root.glob("runs/*/*/*.zst"))
         assert store.refresh(None, everything=True).points == 0
         assert store.points("1" * 32, "loss").steps.tolist() == list(range(50))
         copy = store.backup()
     assert copy.exists()
 
 
-def test_names_are_free_again(tmp_path: Path) -> None:
+def test_names_are_free_again(store_root: Path) -> None:
     """A run, an experiment and a model that went may be followed by others of the same name."""
-    write(tmp_path, "1" * 32, name="again", experiment="kept name")
-    with open_store(str(tmp_path)) as store:
+    write(store_root, "1" * 32, name="again", experiment="kept name")
+    with open_store() as store:
         store.refresh(None)
         store.trash(["1" * 32])
-        write(tmp_path, "2" * 32, name="again", experiment="kept name")
+        write(store_root, "2" * 32, name="again", experiment="kept name")
         store.refresh(None)
         assert store.resolve("again") == "2" * 32, "what lies in the trash does not take the name"
         store.gc(trash_days=-1)
-        write(tmp_path, "3" * 32, name="third", experiment="kept name")
+        write(store_root, "3" * 32, name="third", experiment="kept name")
         store.refresh(None)
         assert store.search("", experiment="kept name").total == 2
         store.rename("3" * 32, "again")

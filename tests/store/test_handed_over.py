@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.conftest import take_in
+
 from mltrack.store.opening import open_store
 from mltrack.store.records import Run
 
@@ -26,7 +28,7 @@ os._exit(0)
 def after(script: str) -> Run:
     subprocess.run([sys.executable, "-c", script], check=True)
     with open_store() as store:
-        store.refresh(None)
+        take_in(store)
         return store.run(_RUN)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import take_in
 
 from mltrack.store import Store, open_store
 from mltrack.store.client.journal import Journal, points_line
@@ -45,17 +46,16 @@ while True:
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def quick(store_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLTRACK_FACTS", "0")
     monkeypatch.setenv("MLTRACK_CONSOLE", "0")
 
 
-def start(root: Path, code: str, *arguments: str, **options: Any) -> tuple[subprocess.Popen[str], int]:
+def start(code: str, *arguments: str, **options: Any) -> tuple[subprocess.Popen[str], int]:
     """A training process and the reading end of its pipe of acknowledgements."""
     reader, writer = os.pipe()
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(writer), *arguments],
-        env={**os.environ, "MLTRACK_STORE": str(root)},
         pass_fds=[writer],
         stdin=subprocess.DEVNULL,
         **options,
@@ -82,36 +82,36 @@ def drain(reader: int) -> int:
     return count
 
 
-def wait_for(root: Path, right: Callable[[Run], bool], run_id: str = RUN) -> Run:
+def wait_for(right: Callable[[Run], bool], run_id: str = RUN) -> Run:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
-        with open_store(str(root)) as store:
-            store.refresh(None)
+        with open_store() as store:
+            take_in(store)
             run = store.run(run_id)
         if right(run) or time.monotonic() > deadline:
             return run
         time.sleep(0.2)
 
 
-def test_every_acknowledged_point_survives_a_kill(tmp_path: Path) -> None:
+def test_every_acknowledged_point_survives_a_kill(store_root: Path) -> None:
     """Many rounds, each on a run of its own, killed anywhere from the first instruction to thousands of points on."""
     chance = random.Random(os.urandom(8))
     for number in range(24):
         run_id = f"{number:032x}"
         how = ("one", "many", "counted", "params")[number % 4]
-        process, reader = start(tmp_path, TRAINING, how, run_id)
+        process, reader = start(TRAINING, how, run_id)
         wanted = chance.choice([0, 1, 2, chance.randrange(100), chance.randrange(5000)])
         acked = read_acks(reader, min(wanted, 500) if how == "params" else wanted)
         if wanted == 0:
             time.sleep(chance.random() * 0.4)
         if number % 3 == 0:
-            with open_store(str(tmp_path)) as store:  # somebody looks while it is written
-                store.refresh(None)
+            with open_store() as store:  # somebody looks while it is written
+                take_in(store)
         process.kill()
         process.wait()
         acked += drain(reader)
-        with open_store(str(tmp_path)) as store:
-            report = store.refresh(None)
+        with open_store() as store:
+            report = take_in(store)
             assert report.skipped == 0 and not report.damaged
             if not acked:
                 continue
@@ -132,32 +132,32 @@ def test_every_acknowledged_point_survives_a_kill(tmp_path: Path) -> None:
                 assert run.metrics["nan"].nan_count == run.metrics["acc"].count in (acked, acked + 1)
 
 
-def test_a_killed_run_is_resumed_where_it_was(tmp_path: Path) -> None:
+def test_a_killed_run_is_resumed_where_it_was(store_root: Path) -> None:
     """Counting goes on after the last point, although the killed process could not write a summary."""
     expected = 0
     for _ in range(4):
-        process, reader = start(tmp_path, TRAINING, "counted", RUN)
+        process, reader = start(TRAINING, "counted", RUN)
         acked = read_acks(reader, 50)
-        run = wait_for(tmp_path, lambda run: run.status == "RUNNING")
+        run = wait_for(lambda run: run.status == "RUNNING")
         assert run.status == "RUNNING" and run.reason == ""
         process.kill()
         process.wait()
         acked += drain(reader)
-        with open_store(str(tmp_path)) as store:
-            store.refresh(None)
+        with open_store() as store:
+            take_in(store)
             points = store.points(RUN, "loss", superseded=True)
             assert store.run(RUN).status == "LOST"
         assert len(points.steps) - expected in (acked, acked + 1)
         assert points.steps.tolist() == list(range(len(points.steps)))
         assert not points.superseded.any()
         expected = len(points.steps)
-    with open_store(str(tmp_path)) as store:
+    with open_store() as store:
         assert store.run(RUN).name == "victim" and store.run(RUN).metrics["loss"].count == expected
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_deadly_signal_is_named_and_still_kills(tmp_path: Path, number: signal.Signals) -> None:
-    process, reader = start(tmp_path, TRAINING, "one", RUN, stderr=subprocess.PIPE)
+def test_a_deadly_signal_is_named_and_still_kills(store_root: Path, number: signal.Signals) -> None:
+    process, reader = start(TRAINING, "one", RUN, stderr=subprocess.PIPE)
     read_acks(reader, 20)
     time.sleep(0.3)
     sent_ms = time.time() * 1000
@@ -165,21 +165,22 @@ def test_a_deadly_signal_is_named_and_still_kills(tmp_path: Path, number: signal
     _, said = process.communicate(timeout=PATIENCE_SECONDS)
     acked = 20 + drain(reader)
     assert process.returncode == -number, said
-    run = wait_for(tmp_path, lambda run: run.status == "KILLED")
+    run = wait_for(lambda run: run.status == "KILLED")
     assert run.status == "KILLED" and run.reason == f"signal {int(number)} ({number.name})"
     # It ended when it was killed, not at its last beat: that may be older than the first thing it said.
-    assert run.end_ms is not None and run.start_ms < sent_ms - 100 < run.end_ms
+    assert run.start_ms is not None and run.end_ms is not None
+    assert run.start_ms < sent_ms - 100 < run.end_ms
     assert run.metrics["loss"].count >= acked - 20
 
 
-def test_an_interrupt_is_a_kill_with_its_signal(tmp_path: Path) -> None:
-    process, reader = start(tmp_path, TRAINING, "one", RUN, stderr=subprocess.DEVNULL)
+def test_an_interrupt_is_a_kill_with_its_signal(store_root: Path) -> None:
+    process, reader = start(TRAINING, "one", RUN, stderr=subprocess.DEVNULL)
     read_acks(reader, 20)
     process.send_signal(signal.SIGINT)
     process.wait(PATIENCE_SECONDS)
     drain(reader)
     assert process.returncode == -signal.SIGINT
-    run = wait_for(tmp_path, lambda run: run.status == "KILLED")
+    run = wait_for(lambda run: run.status == "KILLED")
     assert run.status == "KILLED" and run.exit_code == 130 and run.facts["end"]["signal"] == 2
 
 
@@ -207,7 +208,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_every_end_is_told_as_it_was(tmp_path: Path, name: str) -> None:
+def test_every_end_is_told_as_it_was(store_root: Path, name: str) -> None:
     code, exit_status, status, recorded = ENDS[name]
     script = (
         f"import os, sys\nimport mltrack\nrun_id = {RUN!r}\nmltrack.start_run(run_id=run_id, system_metrics=False)\n"
@@ -215,20 +216,20 @@ def test_every_end_is_told_as_it_was(tmp_path: Path, name: str) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
-        env={**os.environ, "MLTRACK_STORE": str(tmp_path)},
+        env=os.environ,
         capture_output=True,
         text=True,
         timeout=PATIENCE_SECONDS,
     )
     assert done.returncode == exit_status, done.stderr
-    run = wait_for(tmp_path, lambda run: run.status == status)
+    run = wait_for(lambda run: run.status == status)
     assert (run.status, run.exit_code) == (status, recorded)
     if name in ("raise", "in with"):
         assert run.reason.startswith(("ValueError: bad batch", "ZeroDivisionError"))
         assert "Traceback" in run.facts["end"]["traceback"] and "Traceback" in done.stderr
 
 
-def test_a_child_that_is_terminated_does_not_speak_for_its_parent(tmp_path: Path) -> None:
+def test_a_child_that_is_terminated_does_not_speak_for_its_parent(store_root: Path) -> None:
     """Data loader workers end by SIGTERM all the time; the training that is killed later was not terminated."""
     code = """
 import os, signal, sys, time
@@ -246,26 +247,26 @@ assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGTERM
 os.write(int(sys.argv[1]), b".")
 time.sleep(60)
 """
-    process, reader = start(tmp_path, code, RUN)
+    process, reader = start(code, RUN)
     assert read_acks(reader, 1) == 1
     process.kill()
     process.wait()
     drain(reader)
-    run = wait_for(tmp_path, lambda run: run.status == "LOST")
+    run = wait_for(lambda run: run.status == "LOST")
     assert run.status == "LOST" and "gone" in run.reason
 
 
-def test_a_zombie_is_dead_and_a_living_process_never_is(tmp_path: Path) -> None:
-    process, reader = start(tmp_path, TRAINING, "one", RUN)
+def test_a_zombie_is_dead_and_a_living_process_never_is(store_root: Path) -> None:
+    process, reader = start(TRAINING, "one", RUN)
     read_acks(reader, 5)
     os.kill(process.pid, signal.SIGSTOP)  # alive, and silent
-    marker = next((tmp_path / "open").iterdir())
+    marker = next((store_root / "open").iterdir())
     os.utime(marker, (1.0, 1.0))
-    with open_store(str(tmp_path)) as store:
-        store.refresh(None)
+    with open_store() as store:
+        take_in(store)
         assert store.run(RUN).status == "RUNNING"
     os.kill(process.pid, signal.SIGKILL)  # nobody waits for it yet: a zombie
-    assert wait_for(tmp_path, lambda run: run.status == "LOST").status == "LOST"
+    assert wait_for(lambda run: run.status == "LOST").status == "LOST"
     process.wait()
     os.close(reader)
 

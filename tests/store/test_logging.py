@@ -15,28 +15,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.conftest import take_in
 
 import mltrack
 from mltrack.store import Store, open_store
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def root(store_root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in ("MLTRACK_CONSOLE", "MLTRACK_FACTS", "MLTRACK_SYSTEM_METRICS"):
         monkeypatch.setenv(name, "0")
     for name in ("MLTRACK_RUN_ID", "MLTRACK_EXPERIMENT"):
         monkeypatch.delenv(name, raising=False)
-    where = tmp_path / "store"
-    mltrack.set_store(where)
-    yield where
+    yield store_root
     while mltrack.active_run() is not None:
         mltrack.end_run()
     mltrack.set_store(None)
 
 
-def read(root: Path) -> Store:
-    store = open_store(str(root))
-    store.refresh(None)
+def read() -> Store:
+    store = open_store()
+    take_in(store)
     return store
 
 
@@ -50,7 +49,7 @@ def test_what_is_logged_is_what_is_read(root: Path) -> None:
         mltrack.set_tag("b", "x")
         mltrack.delete_tag("b")
         mltrack.progress(4, 20)
-    with read(root) as store:
+    with read() as store:
         found = store.run("one")
         assert (
             found.run_id == run.run_id and found.experiment == "vision/cifar" and found.status == "FINISHED"
@@ -71,7 +70,7 @@ def test_steps_count_when_none_is_given_and_go_on_after_a_resume(root: Path) -> 
         mltrack.log_metric("x", 4.0)
     with mltrack.start_run(run_id=run.run_id):
         mltrack.log_metric("x", 5.0)
-    with read(root) as store:
+    with read() as store:
         assert store.points(run.run_id, "x").steps.tolist() == [0, 1, 2, 10, 11, 12]
         assert store.run(run.run_id).name == run.run_name
 
@@ -94,7 +93,7 @@ def test_nested_runs_know_their_parent(root: Path) -> None:
         with mltrack.start_run(run_name="child", nested=True):
             mltrack.log_metric("x", 1.0)
         mltrack.log_metric("y", 2.0)
-    with read(root) as store:
+    with read() as store:
         assert store.run("child").parent_id == parent.run_id
         assert list(store.run("sweep").metrics) == ["y"]
 
@@ -126,7 +125,7 @@ def test_values_are_exact_or_refused_with_a_record(root: Path, capfd: pytest.Cap
         mltrack.log_param("big", "x" * (1 << 20))
         mltrack.log_param("too big", "x" * ((1 << 20) + 1))
         mltrack.log_params("no dict")  # type: ignore[arg-type]
-    with read(root) as store:
+    with read() as store:
         found = store.run(run.run_id)
         values = store.points(run.run_id, "exact").values
         assert values.tobytes() == np.array([float(value) for value in exact]).tobytes()
@@ -152,7 +151,7 @@ def test_what_no_record_can_hold_is_refused_by_name(root: Path, capfd: pytest.Ca
     said = capfd.readouterr().err
     assert "metric 'last'" in said and "total_steps was not stored" in said
     assert "description was not stored" in said
-    with read(root) as store:
+    with read() as store:
         one, two = store.run("one"), store.run("two")
         assert (one.skipped, one.total, one.note) == (0, 100, "kept")
         assert store.points(one.run_id, "last").steps.tolist() == [2**63 - 1]
@@ -171,7 +170,7 @@ def test_secrets_in_params_and_errors_are_not_kept(root: Path, capfd: pytest.Cap
         raise RuntimeError(f"cannot reach {address} with {token}")
     said = capfd.readouterr().err
     assert said.count("looks like a secret") == 3 and "'api_key'" in said
-    with read(root) as store:
+    with read() as store:
         found = store.run("one")
         kept = {"api_key": "***", "hub": "hf_***", "db": "postgres://***@host/db"}
         assert found.params == params | kept
@@ -214,7 +213,7 @@ def test_artifacts_are_whole_and_keep_what_they_were(root: Path, tmp_path: Path)
         range(6)
     ) + b"\0" + bytes(range(6, 12))
     assert not (tmp_path / "out.txt").exists()
-    with read(root) as store:
+    with read() as store:
         rows = dict(store.database.execute("SELECT path, sha256 FROM artifact"))
         assert rows["models/last.ckpt"] == hashlib.sha256(b"first").hexdigest()
         assert len(store.run(run.run_id).facts["refused"]) == 4
@@ -230,7 +229,7 @@ def test_inputs_have_digests_that_follow_the_content(root: Path, tmp_path: Path)
         mltrack.log_input(data, name="changed")
         mltrack.log_input(tmp_path, name="folder")
         mltrack.log_input(tmp_path / "nothing")
-    with read(root) as store:
+    with read() as store:
         inputs = {entry["name"] + entry["context"]: entry for entry in store.run(run.run_id).inputs}
         assert set(inputs) == {"d.bintrain", "d.binagain", "changed", "folder"}
         assert inputs["d.bintrain"]["digest"] == inputs["d.binagain"]["digest"] != inputs["changed"]["digest"]
@@ -241,7 +240,7 @@ def test_files_are_private_unless_the_store_is_shared(root: Path, tmp_path: Path
     with mltrack.start_run():
         mltrack.log_metric("x", 1.0)
         mltrack.log_text("x", "a/x.txt")
-    with read(root):
+    with read():
         pass
     for path in [root, *root.rglob("*")]:
         assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
@@ -263,11 +262,11 @@ def test_the_end_of_a_script_is_recorded(root: Path) -> None:
     code = "import mltrack, sys\nmltrack.start_run(run_name='s')\nmltrack.log_metric('x', 1.0)\n"
     endings = {"": "FINISHED", "raise ValueError('boom')\n": "FAILED", "raise KeyboardInterrupt\n": "KILLED"}
     for ending, status in endings.items():
-        environment = {**os.environ, "MLTRACK_STORE": str(root)}
+        environment = {**os.environ}
         subprocess.run(
             [sys.executable, "-c", code + ending], env=environment, capture_output=True, check=False
         )
-        with read(root) as store:
+        with read() as store:
             found = store.run("@last")
             assert found.status == status, ending
             assert "boom" not in ending or found.reason == "ValueError: boom"

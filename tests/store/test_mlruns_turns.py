@@ -65,10 +65,10 @@ def test_a_run_that_changed_is_found_once_in_a_look(tmp_path: Path) -> None:
     assert [each.place for each in again] == [found.place]
 
 
-def test_such_a_point_is_shown(tmp_path: Path) -> None:
+def test_such_a_point_is_shown(tmp_path: Path, store_root: Path) -> None:
     folder = make_run(tmp_path / "mlruns", "ab" * 16, "ended")
     old(tmp_path / "mlruns")
-    with open_store(str(tmp_path / "store")) as store:
+    with open_store() as store:
         store.add_source(str(tmp_path / "mlruns"))
         store.refresh(None)
         assert store.points("ab" * 16, "loss").values.tolist()[-1] == 0.2

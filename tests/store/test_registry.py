@@ -14,9 +14,9 @@ from mltrack.store.doctor import examine
 from mltrack.store.errors import BadInput, Conflict, NotFound
 
 
-def race(root: str, script: str, processes: int) -> list[str]:
+def race(script: str, processes: int) -> list[str]:
     """Run ``script`` in several processes at once, with ``store`` open and ``n`` the number of the process; their outputs."""
-    code = f"import sys\nfrom mltrack.store import open_store\nn = int(sys.argv[1])\nwith open_store({root!r}) as store:\n"
+    code = "import sys\nfrom mltrack.store import open_store\nn = int(sys.argv[1])\nwith open_store() as store:\n"
     code += "".join(f"    {line}\n" for line in script.splitlines())
     running = [
         subprocess.Popen(
@@ -34,22 +34,20 @@ def race(root: str, script: str, processes: int) -> list[str]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return open_store(str(tmp_path / "store"))
+def store(store_root: Path) -> Store:
+    return open_store()
 
 
-def test_racing_registrations_number_without_gaps(tmp_path: Path) -> None:
-    root = str(tmp_path / "store")
-    race(root, "for i in range(4):\n    store.registry.register('churn', f's3://m/{n}/{i}')", 8)
-    with open_store(root) as store:
+def test_racing_registrations_number_without_gaps(store_root: Path) -> None:
+    race("for i in range(4):\n    store.registry.register('churn', f's3://m/{n}/{i}')", 8)
+    with open_store() as store:
         assert sorted(version.version for version in store.registry.versions("churn")) == list(range(1, 33))
         assert len(store.registry.audit("churn")) == 32
         assert store.registry.verify_audit() is None
 
 
-def test_two_promoters_leave_one_production_and_the_loser_is_told(tmp_path: Path) -> None:
-    root = str(tmp_path / "store")
-    with open_store(root) as store:
+def test_two_promoters_leave_one_production_and_the_loser_is_told(store_root: Path) -> None:
+    with open_store() as store:
         for _ in range(2):
             store.registry.register("churn", "s3://m")
     script = "\n".join(
@@ -65,8 +63,8 @@ def test_two_promoters_leave_one_production_and_the_loser_is_told(tmp_path: Path
             "    assert len(standing) == 1, standing",
         ]
     )
-    race(root, script, 2)
-    with open_store(root) as store:
+    race(script, 2)
+    with open_store() as store:
         assert [v.stage for v in store.registry.versions("churn")].count("Production") == 1
         assert store.registry.verify_audit() is None
 
@@ -115,34 +113,19 @@ def test_bad_stages_aliases_and_versions(store: Store) -> None:
             store.registry.set_alias("m", alias, 1)
 
 
-def test_registry_and_notes_come_back_after_the_database_is_destroyed(tmp_path: Path) -> None:
-    root = tmp_path / "store"
-    with open_store(str(root)) as store:
+def test_registry_and_notes_come_back_after_the_database_is_destroyed(store_root: Path) -> None:
+    with open_store() as store:
         for source in ("a", "b"):
             store.registry.register("m", source, reason="because")
         store.registry.promote("m", 2, "Production", "good")
         store.registry.set_alias("m", "champion", 2)
         before = (store.registry.versions("m"), store.registry.audit())
-    path = root / "mltrack.db"
+    path = store_root / "mltrack.db"
     for extra in ("-wal", "-shm"):
         path.with_name(path.name + extra).unlink(missing_ok=True)
     path.write_bytes(b"SQLite format 3\0" + os.urandom(8192))
-    diagnosis = examine(root, path)
+    diagnosis = examine(store_root, path)
     assert not diagnosis.healthy
-    with open_store(str(root)) as store:
+    with open_store() as store:
         assert (store.registry.versions("m"), store.registry.audit()) == before
         assert store.registry.verify_audit() is None
-
-
-def test_the_registry_on_postgresql(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("MLTRACK_SPOOL", str(tmp_path / "spool"))
-    race(postgres_url, "for i in range(4):\n    store.registry.register('churn', 'x')", 8)
-    with open_store(postgres_url) as store:
-        assert sorted(v.version for v in store.registry.versions("churn")) == list(range(1, 33))
-        store.registry.promote("churn", 3, "Production", "ok")
-        store.registry.set_alias("churn", "champion", 3)
-        assert store.registry.verify_audit() is None
-        store.undo()
-        assert store.registry.versions("churn")[-3].aliases == ()

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.conftest import take_in
 
 from mltrack.store import Store, open_store
 from mltrack.store.acting import acting
@@ -31,8 +32,8 @@ MLMODEL = (
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with open_store(str(tmp_path / "store")) as opened:
+def store(store_root: Path) -> Iterator[Store]:
+    with open_store() as opened:
         yield opened
 
 
@@ -236,10 +237,8 @@ def test_a_promotion_that_others_built_on_is_not_taken_back(store: Store) -> Non
 def test_runs_that_versions_are_made_of_are_neither_purged_nor_collected(store: Store) -> None:
     run_id = "a" * 32
     code = f"import mltrack\nwith mltrack.start_run({run_id!r}, system_metrics=False):\n mltrack.log_text({MLMODEL!r}, 'model/MLmodel')"
-    subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "MLTRACK_STORE": str(store.root)}, check=True
-    )
-    store.refresh(None)
+    subprocess.run([sys.executable, "-c", code], check=True)
+    take_in(store)
     store.registry.register_from(f"runs:/{run_id}/model", "m")
     assert store.registry.version("m", 1).run_id == run_id
     store.trash([run_id])
@@ -301,32 +300,27 @@ with open_store(sys.argv[1]) as store:
 """
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_a_killed_promoter_leaves_a_promotion_done_or_not(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    where = str(tmp_path / "store") if kind == "sqlite" else request.getfixturevalue("postgres_url")
-    monkeypatch.setenv("MLTRACK_SPOOL", str(tmp_path / "spool"))
-    with open_store(where) as store:
+def test_a_killed_promoter_leaves_a_promotion_done_or_not(store_address: str) -> None:
+    with open_store(store_address) as store:
         for _ in range(2):
             store.registry.register("m", "a")
     chance = random.Random(7)
     for _ in range(4):
         with subprocess.Popen(
-            [sys.executable, "-c", PROMOTER, where], stdout=subprocess.PIPE, env=os.environ
+            [sys.executable, "-c", PROMOTER, store_address], stdout=subprocess.PIPE, env=os.environ
         ) as child:
             assert child.stdout is not None
             child.stdout.readline()
             time.sleep(chance.random() * 0.3)
             child.send_signal(signal.SIGKILL)
-        with open_store(where) as store:
+        with open_store(store_address) as store:
             held = [version for version, stage in stages(store).items() if stage == "Production"]
             assert len(held) <= 1
             assert store.registry.verify_audit() is None
             rows = store.registry.audit("m")
             arrived = [row.version for row in rows if row.new_value == "Production"]
             assert held == arrived[-1:]
-    with open_store(where) as store:
+    with open_store(store_address) as store:
         store.registry.promote("m", 1, "Production", "after all")
 
 
@@ -347,23 +341,21 @@ with open_store(sys.argv[1]) as store:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_a_thousand_races_leave_one_production_each(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    where = str(tmp_path / "store") if kind == "sqlite" else request.getfixturevalue("postgres_url")
-    monkeypatch.setenv("MLTRACK_SPOOL", str(tmp_path / "spool"))
-    with open_store(where) as store:
+def test_a_thousand_races_leave_one_production_each(store_address: str) -> None:
+    with open_store(store_address) as store:
         for _ in range(3):
             store.registry.register("m", "a")
         store.registry.promote("m", 1, "Production", "first")
     racers = [
         subprocess.Popen(
-            [sys.executable, "-c", RACER, where], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", RACER, store_address],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for _ in range(2)
     ]
-    with open_store(where) as store:
+    with open_store(store_address) as store:
         holder = 1
         for _ in range(1000):
             others = [version for version in (1, 2, 3) if version != holder]
@@ -399,16 +391,14 @@ def _at_once(processes: list[subprocess.Popen[str]], lines: list[str]) -> list[s
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_thirty_two_processes_register_at_once(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    where = str(tmp_path / "store") if kind == "sqlite" else request.getfixturevalue("postgres_url")
-    monkeypatch.setenv("MLTRACK_SPOOL", str(tmp_path / "spool"))
+def test_thirty_two_processes_register_at_once(store_address: str) -> None:
     code = "import sys\nfrom mltrack.store import open_store\nwith open_store(sys.argv[1]) as s: print(s.registry.register('m', 'a'))"
     racers = [
         subprocess.Popen(
-            [sys.executable, "-c", code, where], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [sys.executable, "-c", code, store_address],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         for _ in range(32)
     ]

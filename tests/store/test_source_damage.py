@@ -118,14 +118,16 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-def test_a_broken_run_is_listed_and_its_neighbour_is_whole(kind: str, tmp_path: Path) -> None:
+def test_a_broken_run_is_listed_and_its_neighbour_is_whole(
+    kind: str, tmp_path: Path, store_address: str
+) -> None:
     root = tmp_path / "mlruns"
     make_run(root, GOOD, "good")
     broken = make_run(root, BAD, "bad")
     damage, reason = DAMAGE[kind]
     damage(broken)
     old(root)
-    with open_store(str(tmp_path / "store")) as store:
+    with open_store(store_address) as store:
         found = read_all(store, root)
         assert set(found) == {GOOD, BAD}
         good, bad = found[GOOD], found[BAD]
@@ -149,21 +151,23 @@ def test_a_broken_run_is_listed_and_its_neighbour_is_whole(kind: str, tmp_path: 
 @pytest.mark.parametrize(
     "run_id", ["0" * 32, "0" * 31 + "7", "12345678901234567890123456789012", "0b" + "1" * 30]
 )
-def test_an_id_that_yaml_takes_for_a_number_is_the_folders_name(run_id: str, tmp_path: Path) -> None:
+def test_an_id_that_yaml_takes_for_a_number_is_the_folders_name(
+    run_id: str, tmp_path: Path, store_address: str
+) -> None:
     folder = make_run(tmp_path / "mlruns", run_id, "numbers")
     assert (
         f"run_id: {run_id}\n" in (folder / "meta.yaml").read_text()
     )  # and just written, so that a fault would wait
-    with open_store(str(tmp_path / "store")) as store:
+    with open_store(store_address) as store:
         (run,) = read_all(store, tmp_path / "mlruns").values()
         assert (run.run_id, run.name, run.damage) == (run_id, "numbers", None)
         assert [state.waiting for state in store.sources()] == [0]
 
 
-def test_the_parent_of_a_run_is_what_its_tag_says_now(tmp_path: Path) -> None:
+def test_the_parent_of_a_run_is_what_its_tag_says_now(tmp_path: Path, store_address: str) -> None:
     root = tmp_path / "mlruns"
     tag = make_run(root, GOOD, "child") / "tags" / "mlflow.parentRunId"
-    with open_store(str(tmp_path / "store")) as store:
+    with open_store(store_address) as store:
         assert read_all(store, root)[GOOD].parent_id is None
         for parent in (BAD, "ab" * 16):
             tag.write_text(parent)
@@ -172,30 +176,30 @@ def test_the_parent_of_a_run_is_what_its_tag_says_now(tmp_path: Path) -> None:
         assert read_all(store, root)[GOOD].parent_id is None
 
 
-def test_a_clock_ahead_keeps_no_damaged_run_waiting(tmp_path: Path) -> None:
+def test_a_clock_ahead_keeps_no_damaged_run_waiting(tmp_path: Path, store_address: str) -> None:
     folder = make_run(tmp_path / "mlruns", "ab" * 16, "broken")
     (folder / "meta.yaml").write_text("- a\n")
     ahead = time.time() + 86_400
     os.utime(folder / "meta.yaml", (ahead, ahead))
-    with open_store(str(tmp_path / "store")) as store:
+    with open_store(store_address) as store:
         (run,) = read_all(store, tmp_path / "mlruns").values()
         assert run.damage is not None and "not a list of keys" in run.damage
 
 
-def test_a_folder_that_is_no_run_does_not_wait_for_ever(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_run_does_not_wait_for_ever(tmp_path: Path, store_address: str) -> None:
     make_run(tmp_path / "mlruns", "ab" * 16, "a run")
     (tmp_path / "mlruns" / "0" / "checkpoints").mkdir()
     (tmp_path / "mlruns" / "0" / "checkpoints" / "last.ckpt").write_text("x")
-    with open_store(str(tmp_path / "store")) as store:
+    with open_store(store_address) as store:
         assert len(read_all(store, tmp_path / "mlruns")) == 1
         assert [state.waiting for state in store.sources()] == [0]
 
 
-def test_what_is_before_and_behind_a_bad_line_is_kept(tmp_path: Path) -> None:
+def test_what_is_before_and_behind_a_bad_line_is_kept(tmp_path: Path, store_address: str) -> None:
     root = tmp_path / "mlruns"
     metric = make_run(root, GOOD, "good") / "metrics" / "loss"
     metric.write_text("1 0.5 0\nnonsense\n2 nan 1\n3 0.125")
-    with open_store(str(tmp_path / "store")) as store:
+    with open_store(store_address) as store:
         run = read_all(store, root)[GOOD]
         assert (run.metrics["loss"].count, run.metrics["loss"].nan_count, run.skipped) == (2, 1, 1)
         with metric.open("a") as file:
@@ -205,10 +209,10 @@ def test_what_is_before_and_behind_a_bad_line_is_kept(tmp_path: Path) -> None:
         assert (run.metrics["loss"].last, run.metrics["loss"].count, run.skipped) == (0.125, 3, 1)
 
 
-def test_a_metric_file_that_was_written_anew_is_read_anew(tmp_path: Path) -> None:
+def test_a_metric_file_that_was_written_anew_is_read_anew(tmp_path: Path, store_address: str) -> None:
     root = tmp_path / "mlruns"
     metric = make_run(root, GOOD, "good") / "metrics" / "loss"
-    with open_store(str(tmp_path / "store")) as store:
+    with open_store(store_address) as store:
         read_all(store, root)
         metric.write_text("1700000009 7.5 9\n")
         store.refresh(None)
@@ -267,11 +271,13 @@ with open_store(sys.argv[1] + "/mine") as store:
 @pytest.mark.parametrize(
     "content", [b"", b"SQLite format 3\0", b"x" * 100_000, b"SQLite format 3\0" + b"\xff" * 8192]
 )
-def test_what_is_no_database_is_refused_in_a_sentence(content: bytes, tmp_path: Path) -> None:
+def test_what_is_no_database_is_refused_in_a_sentence(
+    content: bytes, tmp_path: Path, store_address: str
+) -> None:
     path = tmp_path / "mlflow.db"
     path.write_bytes(content)
     with (
-        open_store(str(tmp_path / "store")) as store,
+        open_store(store_address) as store,
         pytest.raises(BadInput, match="nothing that can be followed"),
     ):
         store.add_source(str(path))
@@ -294,16 +300,18 @@ def make_database(path: Path) -> None:
     connection.close()
 
 
-def test_a_database_of_another_version_is_read_as_far_as_its_columns_go(tmp_path: Path) -> None:
+def test_a_database_of_another_version_is_read_as_far_as_its_columns_go(
+    tmp_path: Path, store_address: str
+) -> None:
     path = tmp_path / "mlflow.db"
     make_database(path)
-    with open_store(str(tmp_path / "store")) as store:
+    with open_store(store_address) as store:
         found = read_all(store, path)
         assert {run.metrics["loss"].last for run in found.values()} == {0.5}
         assert {run.status for run in found.values()} == {"FINISHED"}
 
 
-def test_values_that_are_none_of_mlflows_cost_their_run_only(tmp_path: Path) -> None:
+def test_values_that_are_none_of_mlflows_cost_their_run_only(tmp_path: Path, store_address: str) -> None:
     path = tmp_path / "mlflow.db"
     make_database(path)
     connection = sqlite3.connect(path)
@@ -311,16 +319,16 @@ def test_values_that_are_none_of_mlflows_cost_their_run_only(tmp_path: Path) -> 
     connection.execute("UPDATE runs SET start_time = 'soon', status = 'SLEEPING' WHERE run_uuid = ?", (BAD,))
     connection.commit()
     connection.close()
-    with open_store(str(tmp_path / "store")) as store:
+    with open_store(store_address) as store:
         found = read_all(store, path)
         assert found[GOOD].damage is None and found[GOOD].metrics["loss"].count == 1
         assert found[BAD].damage is not None
 
 
-def test_a_locked_or_vanished_database_is_said_and_comes_back(tmp_path: Path) -> None:
+def test_a_locked_or_vanished_database_is_said_and_comes_back(tmp_path: Path, store_address: str) -> None:
     path = tmp_path / "mlflow.db"
     make_database(path)
-    with open_store(str(tmp_path / "store")) as store:
+    with open_store(store_address) as store:
         read_all(store, path)
         path.rename(tmp_path / "away")
         assert any("mlflow.db" in reason for reason in store.refresh(None).damaged)

@@ -167,54 +167,60 @@ def logged_models(store: Store) -> dict[str, Any]:
     return found
 
 
-def test_a_folder_reads_as_mlflow_reads_it(folder: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_a_folder_reads_as_mlflow_reads_it(
+    folder: tuple[Path, dict[str, Any]], tmp_path: Path, store_address: str
+) -> None:
     path, expected = folder
     before = files_below(path.parent)
-    with open_store(str(tmp_path / "store")) as store:
+    with open_store(store_address) as store:
         store.add_source(str(path))
         assert store.refresh(None).damaged == ()
         assert_equal(store, expected)
         again = store.refresh(None)
         assert (again.records, again.points) == (0, 0)
-    with open_store(str(tmp_path / "store")) as store:  # a new process reads only what has changed
+    with open_store(store_address) as store:  # a new process reads only what has changed
         report = store.refresh(None)
         assert (report.records, report.points) == (0, 0)
         assert_equal(store, expected)
     assert files_below(path.parent) == before
 
 
-def test_a_database_reads_as_mlflow_reads_it(database: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_a_database_reads_as_mlflow_reads_it(
+    database: tuple[Path, dict[str, Any]], tmp_path: Path, store_address: str
+) -> None:
     path, expected = database
     before = files_below(path.parent)
-    with open_store(str(tmp_path / "store")) as store:
+    with open_store(store_address) as store:
         store.add_source(f"sqlite:///{path}")
         assert store.refresh(None).damaged == ()
         assert_equal(store, expected)
-    with open_store(str(tmp_path / "store")) as store:
+    with open_store(store_address) as store:
         report = store.refresh(None)
         assert (report.records, report.points) == (0, 0)
     assert files_below(path.parent) == before
 
 
-def test_postgresql_reads_as_mlflow_reads_it(python: Path, postgres_url: str, tmp_path: Path) -> None:
+def test_postgresql_reads_as_mlflow_reads_it(
+    python: Path, postgres_url: str, tmp_path: Path, store_address: str
+) -> None:
     mlflow_does(python, "write.py", postgres_url, tmp_path)
     expected = json.loads(mlflow_does(python, "read.py", postgres_url, tmp_path))
-    with open_store(str(tmp_path / "store")) as store:
+    with open_store(store_address) as store:
         store.add_source(postgres_url)
         assert store.refresh(None).damaged == ()
         assert_equal(store, expected)
-    with open_store(str(tmp_path / "store")) as store:
+    with open_store(store_address) as store:
         report = store.refresh(None)
         assert (report.records, report.points) == (0, 0)
 
 
 def test_a_moved_folder_keeps_its_files_and_its_runs(
-    folder: tuple[Path, dict[str, Any]], tmp_path: Path
+    folder: tuple[Path, dict[str, Any]], tmp_path: Path, store_address: str
 ) -> None:
     path, expected = folder
     first, second = tmp_path / "before" / "mlruns", tmp_path / "after" / "elsewhere"
     shutil.copytree(path, first)
-    with open_store(str(tmp_path / "store")) as store:
+    with open_store(store_address) as store:
         store.add_source(str(first))
         store.refresh(None)
         run_id = next(run_id for run_id, said in expected["runs"].items() if said["name"] == "parent")
@@ -231,12 +237,14 @@ def test_a_moved_folder_keeps_its_files_and_its_runs(
         assert store.points(run_id, "train/loss").values.tolist() == [1 / (step + 1) for step in range(2500)]
 
 
-def test_the_same_run_reached_twice_is_one(folder: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_the_same_run_reached_twice_is_one(
+    folder: tuple[Path, dict[str, Any]], tmp_path: Path, store_address: str
+) -> None:
     path, expected = folder
     copy = tmp_path / "copy"
     shutil.copytree(path, copy)
     (tmp_path / "link").symlink_to(path)
-    with open_store(str(tmp_path / "store")) as store:
+    with open_store(store_address) as store:
         for source in (path, copy, tmp_path / "link"):
             store.add_source(str(source))
         store.refresh(None)
@@ -260,11 +268,13 @@ def assert_equal_counts(store: Store, expected: dict[str, Any]) -> None:
         }
 
 
-def test_notes_tags_and_the_trash_are_ours(folder: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_notes_tags_and_the_trash_are_ours(
+    folder: tuple[Path, dict[str, Any]], tmp_path: Path, store_address: str
+) -> None:
     path, expected = folder
     before = files_below(path)
     by_name = {said["name"]: run_id for run_id, said in expected["runs"].items()}
-    with open_store(str(tmp_path / "store")) as store:
+    with open_store(store_address) as store:
         store.add_source(str(path))
         store.refresh(None)
         store.note(by_name["parent"], "look here")
@@ -339,13 +349,15 @@ class Client:
 
 
 @pytest.mark.parametrize("kind", ["folder", "sqlite"])
-def test_a_run_is_followed_while_mlflow_writes_it(kind: str, python: Path, tmp_path: Path) -> None:
+def test_a_run_is_followed_while_mlflow_writes_it(
+    kind: str, python: Path, tmp_path: Path, store_address: str
+) -> None:
     place = tmp_path / ("mlruns" if kind == "folder" else "mlflow.db")
     uri = place.as_uri() if kind == "folder" else f"sqlite:///{place}"
     client = Client(python, FOLLOWED, uri, tmp_path)
     run_id, say = client.answer, client.say
     assert len(run_id) == 32
-    with client, open_store(str(tmp_path / "store")) as store:
+    with client, open_store(store_address) as store:
         store.add_source(uri)
 
         def now() -> Any:
@@ -396,7 +408,7 @@ def test_a_run_is_followed_while_mlflow_writes_it(kind: str, python: Path, tmp_p
 
 
 def test_an_old_run_without_an_end_stays_what_mlflow_says(
-    folder: tuple[Path, dict[str, Any]], tmp_path: Path
+    folder: tuple[Path, dict[str, Any]], tmp_path: Path, store_address: str
 ) -> None:
     path, expected = folder
     copy = tmp_path / "mlruns"
@@ -404,7 +416,7 @@ def test_an_old_run_without_an_end_stays_what_mlflow_says(
     run_id = next(run_id for run_id, said in expected["runs"].items() if said["name"] == "running")
     for file in [*copy.glob(f"0/{run_id}/**/*"), copy / "0" / run_id]:
         os.utime(file, (time.time() - 86_400, time.time() - 86_400))
-    with open_store(str(tmp_path / "store")) as store:
+    with open_store(store_address) as store:
         store.add_source(str(copy))
         store.refresh(None)
         (run,) = store.runs([run_id])
@@ -413,7 +425,7 @@ def test_an_old_run_without_an_end_stays_what_mlflow_says(
 
 @pytest.mark.parametrize("followed", [False, True])
 def test_imported_runs_need_their_source_no_more(
-    followed: bool, folder: tuple[Path, dict[str, Any]], tmp_path: Path
+    followed: bool, folder: tuple[Path, dict[str, Any]], tmp_path: Path, store_address: str
 ) -> None:
     path, expected = folder
     copy = tmp_path / "mlruns"
@@ -422,7 +434,7 @@ def test_imported_runs_need_their_source_no_more(
         os.utime(file, (time.time() - 86_400, time.time() - 86_400))
     before = files_below(copy)
     ended = {run_id: said for run_id, said in expected["runs"].items() if said["end"] is not None}
-    with open_store(str(tmp_path / "store")) as store:
+    with open_store(store_address) as store:
         parent = next(run_id for run_id, said in ended.items() if said["name"] == "parent")
         if followed:
             store.add_source(str(copy))
@@ -473,5 +485,5 @@ def test_imported_runs_need_their_source_no_more(
                 store.close()
                 (tmp_path / "store" / "mltrack.db").unlink()
                 examine(tmp_path / "store", tmp_path / "store" / "mltrack.db")
-                store = open_store(str(tmp_path / "store"))
+                store = open_store(store_address)
         store.close()

@@ -98,7 +98,7 @@ def test_what_is_said_of_points_is_what_they_say_when_they_arrive(
                 store.refresh(None, everything=True)
                 assert shown(store) == before
             assert not store.database.execute(
-                "SELECT 1 FROM run WHERE state LIKE '%upto%' OR pending IS NOT NULL"
+                "SELECT 1 FROM run WHERE state LIKE ? OR pending IS NOT NULL", ("%upto%",)
             )
             for path in root.glob("mltrack.db*"):
                 path.unlink()
@@ -107,10 +107,10 @@ def test_what_is_said_of_points_is_what_they_say_when_they_arrive(
             assert shown(store) == before
 
 
-def test_points_that_trickle_in_never_show_less_than_was_said(tmp_path: Path) -> None:
-    run_id, place = write(tmp_path, 1, [("loss", step, 10.0 - step) for step in range(100)])
-    data = (tmp_path / "points of 1").read_bytes()
-    with open_store(str(tmp_path)) as store:
+def test_points_that_trickle_in_never_show_less_than_was_said(store_root: Path) -> None:
+    run_id, place = write(store_root, 1, [("loss", step, 10.0 - step) for step in range(100)])
+    data = (store_root / "points of 1").read_bytes()
+    with open_store() as store:
         store.refresh(None, everything=True)
         for end in range(400, len(data), 700):
             place.write_bytes(data[:end])
@@ -125,12 +125,12 @@ def test_points_that_trickle_in_never_show_less_than_was_said(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("attempts", [2, 3])
-def test_a_resumed_run_whose_newest_points_wait(tmp_path: Path, attempts: int) -> None:
-    run_id, place = write(tmp_path, 1, [("loss", step, float(step)) for step in range(20)], attempts)
-    with open_store(str(tmp_path)) as store:
+def test_a_resumed_run_whose_newest_points_wait(store_root: Path, attempts: int) -> None:
+    run_id, place = write(store_root, 1, [("loss", step, float(step)) for step in range(20)], attempts)
+    with open_store() as store:
         store.refresh(None, everything=True)
         assert store.run(run_id).metrics["loss"].count == 20
-        arrive(tmp_path, 1, place)
+        arrive(store_root, 1, place)
         store.refresh(None, everything=True)
         assert store.run(run_id).metrics["loss"].count == 20
         points = store.points(run_id, "loss", superseded=True)
@@ -138,10 +138,10 @@ def test_a_resumed_run_whose_newest_points_wait(tmp_path: Path, attempts: int) -
         assert store.search("loss = 19").run_ids == (run_id,)
 
 
-def test_a_store_that_keeps_what_is_said_with_the_state(tmp_path: Path) -> None:
+def test_a_store_that_keeps_what_is_said_with_the_state(store_root: Path) -> None:
     """As the first versions wrote it: what waits is shown, and goes when the points arrive."""
-    run_id, place = write(tmp_path, 1, [("loss", step, float(step)) for step in range(20)])
-    with open_store(str(tmp_path)) as store:
+    run_id, place = write(store_root, 1, [("loss", step, float(step)) for step in range(20)])
+    with open_store() as store:
         store.refresh(None, everything=True)
         run, state, pending = store.database.execute("SELECT id, state, pending FROM run")[0]
         assert "upto" in pending and "upto" not in state
@@ -152,20 +152,20 @@ def test_a_store_that_keeps_what_is_said_with_the_state(tmp_path: Path) -> None:
             )
         assert store.run(run_id).metrics["loss"].count == 20
         assert store.metric_table([run_id]).present.all()
-        arrive(tmp_path, 1, place)
+        arrive(store_root, 1, place)
         store.refresh(None, everything=True)
         assert store.run(run_id).metrics["loss"].count == 20 and store.search("loss = 19").run_ids == (
             run_id,
         )
         assert not store.database.execute(
-            "SELECT 1 FROM run WHERE state LIKE '%upto%' OR pending IS NOT NULL"
+            "SELECT 1 FROM run WHERE state LIKE ? OR pending IS NOT NULL", ("%upto%",)
         )
 
 
-def test_a_run_of_only_what_is_said(tmp_path: Path) -> None:
+def test_a_run_of_only_what_is_said(store_root: Path) -> None:
     """`demo --summaries-only`: no points file ever comes."""
-    run_id, _ = write(tmp_path, 1, [("loss", 3, 0.25)])
-    with open_store(str(tmp_path)) as store:
+    run_id, _ = write(store_root, 1, [("loss", 3, 0.25)])
+    with open_store() as store:
         store.refresh(None, everything=True)
         assert store.search("loss = 0.25").run_ids == (run_id,)
         assert store.run(run_id).status == "FINISHED"

@@ -132,15 +132,14 @@ def log(root: Path, steps: range, run_id: str | None = None, at: float = 0.0) ->
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("MLTRACK_STORE", str(tmp_path / "store"))
+def root(store_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MLTRACK_SYSTEM_METRICS", "0")
-    return tmp_path / "store"
+    return store_root
 
 
 def test_a_run_is_drawn_from_its_outline_and_an_old_store_point_by_point(root: Path) -> None:
     run_id = log(root, range(20_000))
-    with open_store(str(root)) as store:
+    with open_store() as store:
         store.refresh()
         assert store.outline(run_id, "loss", store.loose_points(run_id)) is not None
         whole, near = drawn(store, run_id, 40), drawn(store, run_id, 100, 9000.0, 9600.0)
@@ -170,7 +169,7 @@ def test_the_charts_of_a_run_begin_with_outlines_and_go_on_with_points(
         (line,) = found["lines"]["loss"]["lines"]
         return unpacked(line["x"]), unpacked(line["y"]), found["lines"]["loss"]["ends"], found["clock"]
 
-    with open_store(str(root)) as store:
+    with open_store() as store:
         store.refresh()
         first, near = chart(), chart(9000.0, 9600.0)
         assert not curves.memory.has(store, run_id, "loss")
@@ -196,7 +195,7 @@ def test_what_came_after_the_last_merge_is_in_the_outline(root: Path) -> None:
     steps = np.arange(5000, dtype=np.int64)
     values = np.sin(steps / 100)
     run_id = log(root, range(3))
-    with open_store(str(root)) as store:
+    with open_store() as store:
         store.refresh()
         database = store.database
         run = database.execute("SELECT id FROM run")[0][0]
@@ -224,7 +223,7 @@ def test_series_that_an_outline_cannot_say_have_none(root: Path) -> None:
     with mltrack.start_run(run_id=twice):
         for step in range(4000):
             mltrack.log_metric("loss", float(step), step=step // 2)
-    with open_store(str(root)) as store:
+    with open_store() as store:
         store.refresh()
         for run_id in (resumed, twice):
             assert store.outline(run_id, "loss", store.loose_points(run_id)) is None
@@ -236,9 +235,9 @@ def test_series_that_an_outline_cannot_say_have_none(root: Path) -> None:
 
 def test_a_damaged_outline_is_not_believed(root: Path) -> None:
     run_id = log(root, range(2000))
-    with open_store(str(root)) as store:
+    with open_store() as store:
         store.refresh()
-        store.database.execute("UPDATE block SET zoom = x'0102' WHERE zoom IS NOT NULL")
+        store.database.execute("UPDATE block SET zoom = ? WHERE zoom IS NOT NULL", (b"\x01\x02",))
         assert OutlineMemory().outline(store, run_id, "loss") is None
         assert len(drawn(store, run_id, 2000)[0]) == 2000
     assert decode_zoom([b""], no_points()) is None
@@ -250,7 +249,7 @@ def test_an_outline_of_another_chunk_is_not_believed(root: Path, other: range) -
     run_id = log(root, range(2000))
     steps = np.array(other, np.int64)
     theirs = encode_zoom(columns_of(steps, steps.astype(np.float64)))
-    with open_store(str(root)) as store:
+    with open_store() as store:
         store.refresh()
         assert OutlineMemory().outline(store, run_id, "loss") is not None
         store.database.execute("UPDATE block SET zoom = ? WHERE zoom IS NOT NULL", (theirs,))
@@ -259,10 +258,10 @@ def test_an_outline_of_another_chunk_is_not_believed(root: Path, other: range) -
 
 def test_the_doctor_reads_outlines(root: Path) -> None:
     log(root, range(2000))
-    with open_store(str(root)) as store:
+    with open_store() as store:
         store.refresh()
         path = Path(store.database.where)
-        store.database.execute("UPDATE block SET zoom = x'0102' WHERE zoom IS NOT NULL")
+        store.database.execute("UPDATE block SET zoom = ? WHERE zoom IS NOT NULL", (b"\x01\x02",))
     assert doctor._problem(path)
 
 
@@ -271,7 +270,7 @@ def test_values_that_an_outline_leaves_out_are_missed(root: Path) -> None:
     run_id = log(root, range(2000))
     steps = np.arange(2000, dtype=np.int64)
     theirs = encode_zoom(columns_of(steps, np.full(2000, 0.5)))
-    with open_store(str(root)) as store:
+    with open_store() as store:
         store.refresh()
         store.database.execute("UPDATE block SET zoom = ? WHERE zoom IS NOT NULL", (theirs,))
         assert OutlineMemory().outline(store, run_id, "loss") is None

@@ -7,16 +7,23 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import struct
 import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.conftest import folder_of, new_database
+
+from mltrack.store import open_store
+from mltrack.store.decision_file import catch_up
+from mltrack.store.demo.bulk import write_bulk
+from mltrack.store.demo.story import Story
 
 # No test begins with what another has left on the screen.
 _NO_STATE = {"XDG_STATE_HOME": "/dev/null/state"}
@@ -174,7 +181,7 @@ def mltrack() -> Callable[..., Answer]:
 
 
 @pytest.fixture(scope="session")
-def demo_store(tmp_path_factory: pytest.TempPathFactory, mltrack: Callable[..., Answer]) -> str:
+def demo_folder(tmp_path_factory: pytest.TempPathFactory, mltrack: Callable[..., Answer]) -> str:
     """The folder of a store with the whole story. Tests that change it belong elsewhere."""
     folder = tmp_path_factory.mktemp("demo") / "store"
     answer = mltrack("demo", str(folder))
@@ -182,9 +189,44 @@ def demo_store(tmp_path_factory: pytest.TempPathFactory, mltrack: Callable[..., 
     return str(folder)
 
 
+def tell(address: str, runs: int = 0) -> str:
+    """The demo, its story or so many runs, as `mltrack demo` makes it in a folder, in a store on PostgreSQL."""
+    root = folder_of(address)
+    if runs:
+        write_bulk(root, runs, points=4, metrics=2, experiments=20, seed=7)
+    else:
+        Story(root, 7).write()
+    with open_store(address) as store:
+        catch_up(store.database, root)
+        store.refresh(None)
+    return address
+
+
+@pytest.fixture(scope="session")
+def demo_database() -> Iterator[str]:
+    """The same in PostgreSQL."""
+    with new_database() as url:
+        yield tell(url)
+
+
 @pytest.fixture
-def small_store(tmp_path: Path, mltrack: Callable[..., Answer]) -> str:
+def demo_store(database_kind: str, request: pytest.FixtureRequest) -> str:
+    """The address of a store with the whole story. Tests that change it take `own_demo`."""
+    return str(request.getfixturevalue("demo_folder" if database_kind == "sqlite" else "demo_database"))
+
+
+@pytest.fixture
+def own_demo(database_kind: str, store_address: str, demo_folder: str) -> str:
+    """A store with the whole story that a test may change."""
+    if database_kind == "postgresql":
+        return tell(store_address)
+    return str(shutil.copytree(demo_folder, store_address, symlinks=True))
+
+
+@pytest.fixture
+def small_store(database_kind: str, store_address: str, mltrack: Callable[..., Answer]) -> str:
     """A store of three ended runs that a test may change."""
-    folder = tmp_path / "small"
-    assert mltrack("demo", str(folder), "--runs", "3", "--points", "4", "--metrics", "2").returncode == 0
-    return str(folder)
+    if database_kind == "postgresql":
+        return tell(store_address, runs=3)
+    assert mltrack("demo", store_address, "--runs", "3", "--points", "4", "--metrics", "2").returncode == 0
+    return store_address

@@ -30,7 +30,7 @@ echo >> "{told}"
 
 
 def test_nan_and_a_killed_process_are_told_once_each(
-    open_app: OpenApp, command: Command, tmp_path: Path
+    open_app: OpenApp, command: Command, tmp_path: Path, store_address: str
 ) -> None:
     told = tmp_path / "told"
     hook = tmp_path / "hook"
@@ -43,10 +43,11 @@ def test_nan_and_a_killed_process_are_told_once_each(
         **command[1],
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
         "XDG_DATA_HOME": str(tmp_path / "share"),
-        "MLTRACK_STORE": str(tmp_path / "store"),
+        "MLTRACK_STORE": store_address,
         "MLTRACK_FACTS": "0",
     }
-    (tmp_path / "store").mkdir()
+    if "://" not in store_address:
+        Path(store_address).mkdir()
     app = open_app(environ, columns=160)
     app.until("mltrack ls")
     training = subprocess.Popen([sys.executable, "-c", TRAINING], env=environ, cwd=tmp_path)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.conftest import folder_of
 from textual.pilot import Pilot
 
 from mltrack.tui.app import MltrackApp
@@ -89,7 +89,7 @@ def test_r_shows_the_command_before_it_runs_again_and_checkout_says_why_not(
 def test_the_server_for_mlflows_clients_is_started_looked_for_and_ended(small_store: str) -> None:
     from mltrack.store.mlflow_api import background
 
-    store = Path(small_store)
+    store = folder_of(small_store)
 
     async def story(pilot: Pilot[None]) -> None:
         await type_command(pilot, "server")
@@ -107,7 +107,7 @@ def test_the_server_for_mlflows_clients_is_started_looked_for_and_ended(small_st
         assert background.running(store) is None
 
     try:
-        play(str(store), story)
+        play(small_store, story)
     finally:
         if background.running(store) is not None:
             background.stop(store)
@@ -144,9 +144,7 @@ def test_what_is_carried_out_can_be_typed() -> None:
     assert parse_command("move") is None and parse_command("restore") is None
 
 
-def test_runs_move_go_and_come_back_by_words(demo_store: str, tmp_path: Path) -> None:
-    store = str(shutil.copytree(demo_store, tmp_path / "story", symlinks=True))
-
+def test_runs_move_go_and_come_back_by_words(own_demo: str) -> None:
     async def story(pilot: Pilot[None]) -> None:
         await pilot.press("slash", *"calm-elk-12", "enter")
         await until(pilot, lambda: "1 of" in text(pilot))
@@ -170,7 +168,7 @@ def test_runs_move_go_and_come_back_by_words(demo_store: str, tmp_path: Path) ->
             await pilot.press("u")
             await until(pilot, lambda said=said: said in text(pilot))  # type: ignore[misc]
 
-    play(store, story)
+    play(own_demo, story)
 
 
 def test_a_run_is_stopped_and_noted_from_its_own_screen(

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.conftest import take_in
 from textual.pilot import Pilot
 
 from mltrack.store import open_store
@@ -47,10 +48,9 @@ def _worker_finds_the_package(command: Command, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture
-def root(tmp_path: Path, command: Command) -> str:
+def root(store_address: str, command: Command) -> str:
     """A store where churn has two versions, the first in Production; the third run's model is not registered."""
-    root = tmp_path / "store"
-    environment = {**command[1], "MLTRACK_STORE": str(root), "MLTRACK_FACTS": "0"}
+    environment = {**command[1], "MLTRACK_STORE": store_address, "MLTRACK_FACTS": "0"}
     done = subprocess.run(
         [sys.executable, "-c", TRAINING],
         env={**os.environ, **environment},
@@ -58,12 +58,12 @@ def root(tmp_path: Path, command: Command) -> str:
         text=True,
         check=True,
     )
-    with open_store(str(root)) as store:
-        store.refresh(None)
+    with open_store(store_address) as store:
+        take_in(store)
         for run_id in done.stdout.split()[:2]:
             store.registry.register_from(f"runs:/{run_id}/model", "churn")
         store.registry.promote("churn", 1, "Production", "first")
-    return str(root)
+    return store_address
 
 
 async def until(pilot: Pilot[None], condition: Callable[[], object]) -> None:

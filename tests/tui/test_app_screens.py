@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.conftest import folder_of
 from textual.pilot import Pilot
 
 from mltrack.tui.app import MltrackApp
@@ -324,7 +325,7 @@ def test_o_opens_what_lies_outside_or_says_where(
         # sage-owl-41 has files, and a commit of a repository with an address.
         await pilot.press("slash", *"name = sage-owl-41", "enter")
         await until(pilot, lambda: table(pilot).name_of(str(table(pilot).current)) == "sage-owl-41")
-        folder = f"{demo_store}/runs/"
+        folder = f"{folder_of(demo_store)}/runs/"
         await pilot.press("o")
         await until(pilot, lambda: "The run's folder: /" in foot(pilot) and "no desktop here" in foot(pilot))
         monkeypatch.setenv("DISPLAY", ":77")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.conftest import folder_of
 
 from mltrack.store.client.journal import Journal
 
@@ -107,7 +108,7 @@ def test_trash_restore_and_purge(change: Run, small_store: str) -> None:
     change("delete", run_id, "-y")
     assert change("purge", run_id, "-y").returncode == 0
     assert change("show", run_id).returncode == 3
-    assert not (Path(small_store) / "runs" / run_id[:2] / run_id).exists()
+    assert not (folder_of(small_store) / "runs" / run_id[:2] / run_id).exists()
 
 
 def test_upkeep_commands_say_what_they_did(change: Run, tmp_path: Path) -> None:
@@ -138,21 +139,20 @@ def test_wait_tells_good_from_bad(change: Run) -> None:
 
 @pytest.fixture
 def training(
-    tmp_path: Path, command: tuple[tuple[str, ...], dict[str, str]]
+    tmp_path: Path, store_address: str, command: tuple[tuple[str, ...], dict[str, str]]
 ) -> Iterator[Callable[[float, int], tuple[str, subprocess.Popen[bytes]]]]:
     """Start a real training in a process of its own, which ends behind step `last` once there is a file "enough"; returns
     its store and the process."""
     started: list[subprocess.Popen[bytes]] = []
 
     def start(pause: float, last: int) -> tuple[str, subprocess.Popen[bytes]]:
-        store = str(tmp_path / "live")
-        environ = {**command[1], "MLTRACK_STORE": store, "MLTRACK_FACTS": "0"}
+        environ = {**command[1], "MLTRACK_STORE": store_address, "MLTRACK_FACTS": "0"}
         script = TRAINING.format(pause=pause, last=last)
         process = subprocess.Popen(
             [sys.executable, "-c", script], env=environ, cwd=tmp_path, stdout=subprocess.DEVNULL
         )
         started.append(process)
-        return store, process
+        return store_address, process
 
     yield start
     for process in started:

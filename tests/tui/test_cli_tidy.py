@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
-import pytest
+from tests.conftest import folder_of
 
 from mltrack.store.errors import Conflict
 from mltrack.store.opening import open_store
@@ -17,14 +15,8 @@ from mltrack.store.opening import open_store
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-@pytest.fixture
-def story(demo_store: str, tmp_path: Path) -> str:
-    """A copy of the story that may be changed."""
-    return str(shutil.copytree(demo_store, tmp_path / "story", symlinks=True))
-
-
-def test_the_best_of_a_sweep_stay_and_undo_brings_the_others_back(mltrack: Run, story: str) -> None:
-    sweep = ("--store", story)
+def test_the_best_of_a_sweep_stay_and_undo_brings_the_others_back(mltrack: Run, own_demo: str) -> None:
+    sweep = ("--store", own_demo)
     before = mltrack(*sweep, "ls", "--ids").stdout.split()
     preview = mltrack(*sweep, "keep", "3", "sweep-7", "--dry-run").stdout
     assert preview.startswith("keeps ") and "nothing was changed" in preview
@@ -42,7 +34,7 @@ def test_the_best_of_a_sweep_stay_and_undo_brings_the_others_back(mltrack: Run, 
 
 def test_spare_checkpoints_go_and_needed_ones_stay(mltrack: Run, small_store: str) -> None:
     ids = mltrack("--store", small_store, "ls", "--ids").stdout.split()
-    folder = next(Path(small_store).glob(f"runs/*/{ids[0]}")) / "artifacts" / "checkpoints"
+    folder = next(folder_of(small_store).glob(f"runs/*/{ids[0]}")) / "artifacts" / "checkpoints"
     folder.mkdir(parents=True)
     for step in (1, 2, 10):
         (folder / f"step-{step}.ckpt").write_bytes(b"x" * 1000)
@@ -86,10 +78,10 @@ def test_of_two_who_write_the_same_note_one_is_told_and_no_text_is_lost(small_st
         before = note
 
 
-def test_only_what_is_in_the_trash_is_restored(mltrack: Run, story: str) -> None:
-    answer = mltrack("--store", story, "restore", "calm-elk-12")
+def test_only_what_is_in_the_trash_is_restored(mltrack: Run, own_demo: str) -> None:
+    answer = mltrack("--store", own_demo, "restore", "calm-elk-12")
     assert answer.returncode != 0 and "calm-elk-12 is not in the trash" in answer.stderr
-    assert mltrack("--store", story, "undo").returncode != 0
+    assert mltrack("--store", own_demo, "undo").returncode != 0
 
 
 def test_few_runs_are_plotted_by_what_differs(mltrack: Run, demo_store: str) -> None:

@@ -23,7 +23,7 @@ ID = "{}" + "ab" * 15 + "c"
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path, store_address: str) -> Store:
     source = tmp_path / "mlruns"
     for number in range(4):
         folder = make_run(source, ID.format(number), f"run-{number}")
@@ -32,7 +32,7 @@ def store(tmp_path: Path) -> Store:
     for number in (2, 3):
         (source / "0" / ID.format(number) / "meta.yaml").write_text("- no\n- mapping\n")
     old(source)  # what was written this moment may become whole yet
-    opened = open_store(str(tmp_path / "store"))
+    opened = open_store(store_address)
     opened.add_source(str(source))
     opened.refresh(None, everything=True)
     return opened
@@ -81,7 +81,7 @@ def test_all_of_them_are_counted_and_none_that_matches(store: Store, monkeypatch
 
 
 def test_the_command_answers_exactly_and_says_whom_it_leaves_out(store: Store) -> None:
-    root = str(store.root)
+    root = store.address
     store.close()
 
     def ls(*arguments: str) -> subprocess.CompletedProcess[str]:

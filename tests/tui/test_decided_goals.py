@@ -39,13 +39,12 @@ def _nothing_is_remembered() -> Iterator[None]:
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def store(tmp_path: Path, store_address: str, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    root = tmp_path / "store"
     subprocess.run(
-        [sys.executable, "-c", LOGGING], env={**os.environ, "MLTRACK_STORE": str(root)}, check=True
+        [sys.executable, "-c", LOGGING], env={**os.environ, "MLTRACK_STORE": store_address}, check=True
     )
-    return str(root)
+    return store_address
 
 
 @pytest.fixture

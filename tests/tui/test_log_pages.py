@@ -50,7 +50,7 @@ def test_an_index_that_grows_reads_what_lies_there(
 
 @pytest.fixture
 def store(store_root: Path) -> Store:
-    return open_store(str(store_root))
+    return open_store()
 
 
 def run_with_log(store: Store, root: Path, text: bytes) -> str:

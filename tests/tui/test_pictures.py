@@ -54,10 +54,8 @@ def test_series_go_by_folders_of_numbers_and_by_the_last_number_of_a_name() -> N
 
 
 @pytest.fixture
-def runs(tmp_path: Path, mltrack: Mltrack) -> list[Run]:
+def runs(tmp_path: Path, small_store: str) -> list[Run]:
     """Three runs: pictures at 0 and 10, at 10 only with one that is none, and none at all."""
-    store = tmp_path / "store"
-    assert mltrack("demo", str(store), "--runs", "3", "--points", "2", "--metrics", "2").returncode == 0
     red, blue = (np.full((8, 8, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 0, 255)))
     kept = {
         (0, "a/0.png"): png(red),
@@ -67,7 +65,7 @@ def runs(tmp_path: Path, mltrack: Mltrack) -> list[Run]:
     }
     outside = tmp_path / "outside.png"
     outside.write_bytes(png(red))
-    with open_store(str(store)) as opened:
+    with open_store(small_store) as opened:
         ids = opened.search("", sort=("name",)).run_ids
         folders = [run_folder(opened.root, run_id) / "artifacts" / "images" for run_id in ids]
         for (place, name), content in kept.items():

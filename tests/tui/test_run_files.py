@@ -173,7 +173,7 @@ def test_code_is_coloured() -> None:
 
 @pytest.fixture
 def store(store_root: Path) -> Store:
-    return open_store(str(store_root))
+    return open_store()
 
 
 @pytest.fixture

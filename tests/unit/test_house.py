@@ -10,6 +10,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests import databases
+
 from mltrack.tui import keys
 
 ROOT = Path(__file__).parents[2]
@@ -102,3 +104,23 @@ def test_the_documented_table_of_keys_is_the_table() -> None:
     assert keys.key_table().strip() in (ROOT / "docs" / "keys.md").read_text("utf-8"), (
         "python -m mltrack.tui.keys > docs/keys.md makes it anew"
     )
+
+
+# A test of the store or of the app takes its store from a fixture, which gives one in each engine, or is listed with a reason.
+OPENS_A_STORE = re.compile(r'open_store\(|"--store"|set_store\(|MLTRACK_STORE')
+STORE_OF_A_FIXTURE = re.compile(r"\b(store_root|store_address|small_store|demo_store|own_demo|follow)\b")
+
+
+def test_stores_of_tests_are_tried_in_both_engines_or_a_reason_is_given() -> None:
+    listed = {*databases.SQLITE_ONLY, *databases.SOON}
+    for name in listed:
+        file, _, test = name.partition("::")
+        assert (ROOT / file).exists(), name
+        assert not test or f"def {test}(" in (ROOT / file).read_text(), name
+    forgotten = [
+        name
+        for name, text in texts()
+        if re.match(r"tests/(store|tui)/test_", name) and name not in listed
+        if OPENS_A_STORE.search(text) and not STORE_OF_A_FIXTURE.search(text)
+    ]
+    assert not forgotten, "take the store from a fixture, or say in tests/databases.py why it is a folder"
