@@ -104,12 +104,12 @@ def test_a_run_has_its_letter_in_the_bands_too(mltrack: Run, demo_store: str) ->
     assert sorted(crops) == ["a", "b", "c"] and "data.crop=224" in crops["a"] and "lion" in crops["c"]
 
 
-def test_messages_name_the_run_and_titles_count_what_is_drawn(mltrack: Run, story: str) -> None:
-    assert mltrack("--store", story, "pin", "calm-elk-12").stdout.strip() == "Pinned calm-elk-12"
-    answer = mltrack("--store", story, "rename", "calm-elk-12", "new")
+def test_messages_name_the_run_and_titles_count_what_is_drawn(mltrack: Run, own_demo: str) -> None:
+    assert mltrack("--store", own_demo, "pin", "calm-elk-12").stdout.strip() == "Pinned calm-elk-12"
+    answer = mltrack("--store", own_demo, "rename", "calm-elk-12", "new")
     assert answer.stdout.strip() == "Renamed calm-elk-12 to new"
-    title = mltrack("--store", story, "plot", "--kind", "hist", "val/acc").stdout.splitlines()[0]
-    every = mltrack("--store", story, "ls", "--json").stdout
+    title = mltrack("--store", own_demo, "plot", "--kind", "hist", "val/acc").stdout.splitlines()[0]
+    every = mltrack("--store", own_demo, "ls", "--json").stdout
     count = sum("val/acc" in run["metrics"] for run in json.loads(every))
     assert f"{count} of " in title and 0 < count < len(json.loads(every))
 
