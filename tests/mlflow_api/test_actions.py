@@ -263,13 +263,17 @@ KEY_DECISIONS = {
     ("run", "note_here"): "field",
     ("runs", "trash"): "field",
     ("runs", "register"): "register",
+    ("run", "tag_here"): "tag",
+    ("run", "rename_here"): "field",
+    ("run", "trash_here"): "field",
+    ("run", "register_here"): "register",
     ("models", "describe"): "model_field",
     ("models", "promote"): "stage",
     ("models", "rollback"): "stage",
     ("models", "delete"): "delete_version",
 }
 # A server has no place for it; it is grey for who only looks.
-NO_PLACE = {("runs", "pin_for_all")}
+NO_PLACE = {("runs", "pin_for_all"), ("run", "pin_for_all_here")}
 
 
 def words_of(command: click.Command, context: click.Context, *path: str) -> Iterator[str]:
