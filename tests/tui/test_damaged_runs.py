@@ -110,7 +110,7 @@ def test_the_cursor_belongs_to_what_was_asked_for(
     store: Store, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", command[1]["PYTHONPATH"])
-    root = str(store.root)
+    root = store.address
     store.close()
 
     async def story(pilot: Pilot[None]) -> None:
