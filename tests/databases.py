@@ -48,6 +48,7 @@ SQLITE_ONLY: dict[str, str] = {
     "tests/store/test_group_store.py": "modes of files in a group's folder",
     "tests/store/test_journal_format.py": CLIENT,
     "tests/store/test_kill.py::test_a_killed_fold_is_taken_up_where_it_was": "copies of a folder; of all engines: test_fold_commits.py",
+    "tests/store/test_mirror.py": "copies of journals that lie in a folder elsewhere",
     "tests/store/test_no_network.py": "there is no network",
     "tests/store/test_object_faults.py": "companions that send a folder's files",
     "tests/store/test_object_google.py": "companions that send a folder's files",
@@ -81,6 +82,7 @@ SQLITE_ONLY: dict[str, str] = {
     "tests/tui/test_picture_terminals.py": "pictures, which are files",
     "tests/tui/test_session_loads_nothing.py": "hostile files; none of them is in a database",
     "tests/tui/test_sources_untouched.py": OTHERS,
+    "tests/tui/test_ssh_sources.py": "folders behind ssh",
     "tests/tui/test_two_people.py": "a group's folder and its users",
 }
 """Folder, file, or file::test, to what is the matter with it."""
