@@ -35,7 +35,7 @@ def test_a_storm_of_resizes_ends_in_the_last_size(
     app.until("damaged")
     places = (
         ("", "STATUS"),
-        ("/name = 'sage-owl-41'\r", "owl-41"),
+        ("/name = 'sage-owl-41'\r", "1 of"),
         ("\r", "Charts"),
         ("l", "into the run|at this step"),
         ("qq", "STATUS"),
