@@ -169,7 +169,7 @@ def test_a_deadly_signal_is_named_and_still_kills(store_root: Path, number: sign
     assert run.status == "KILLED" and run.reason == f"signal {int(number)} ({number.name})"
     # It ended when it was killed, not at its last beat: that may be older than the first thing it said.
     assert run.start_ms is not None and run.end_ms is not None
-    assert run.start_ms < sent_ms - 100 < run.end_ms
+    assert run.start_ms < sent_ms - 100 and sent_ms - 100 < run.end_ms
     assert run.metrics["loss"].count >= acked - 20
 
 
