@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -39,6 +40,7 @@ _RUN_ID_BYTES = 32
 START = SortKey("-start_time", Key("attribute", "start_time", 0, exact=True), descending=True, numeric=False)
 """Every order ends with it, and with the run id."""
 
+_RankOf: TypeAlias = Callable[[IntArray], IntArray]
 _Place: TypeAlias = tuple[int, float | str]
 """Where a run stands for one sort key: its class, and its value there."""
 
@@ -48,23 +50,14 @@ def order(
 ) -> IntArray:
     """The rows (int64, distinct indexes of runs) in order."""
     place = np.arange(len(rows), dtype=np.int64)
-    tied: IntArray | None = None  # places of `place` that are still equal to a neighbour; None: all
-    group: IntArray = np.zeros(
-        len(rows), dtype=np.int64
-    )  # for each tied place a number that equal ones share
-    for rank in _ranks(columns, sort_keys, rows, direction):
-        if tied is None:
-            place = np.argsort(rank)
-            group = rank[place]
-            fresh = group[1:] != group[:-1]
-            tied = np.arange(len(rows), dtype=np.int64)
-        else:
-            part = place[tied]
-            again = np.lexsort((rank[part], group))
-            part, group = part[again], group[again]
-            place[tied] = part
-            values = rank[part]
-            fresh = (group[1:] != group[:-1]) | (values[1:] != values[:-1])
+    tied = place.copy()  # places of `place` that are still equal to a neighbour
+    group: IntArray = np.zeros(len(rows), dtype=np.int64)  # for each of these a number that equal ones share
+    for rank_of in _ranks(columns, sort_keys, direction) if len(rows) else ():
+        part = place[tied]
+        rank = rank_of(rows[part])
+        again = np.argsort(rank) if len(part) == len(rows) and not group.any() else np.lexsort((rank, group))
+        place[tied], group, rank = part[again], group[again], rank[again]
+        fresh = (group[1:] != group[:-1]) | (rank[1:] != rank[:-1])
         starts = np.concatenate(([True], fresh))
         ends = np.concatenate((fresh, [True]))
         still = ~(starts & ends)
@@ -75,18 +68,15 @@ def order(
     return rows[place]
 
 
-def _ranks(
-    columns: Columns, sort_keys: Sequence[SortKey], rows: IntArray, direction: DirectionOf
-) -> Iterator[IntArray]:
-    """For each key, the last ones included, an int64 per row that is smaller for the earlier."""
-    if len(rows) == 0:
-        return
+def _ranks(columns: Columns, sort_keys: Sequence[SortKey], direction: DirectionOf) -> Iterator[_RankOf]:
+    """For each key, the last ones included, what gives rows an int64 each that is smaller for the earlier."""
     for sort_key in (*sort_keys, START):
         resolved = resolve(sort_key.key, columns, direction)
         if resolved is not None:
-            yield _rank(columns, resolved, _directed(sort_key, resolved, direction))[rows]
-    run_ids, indexes = columns.run_ids, cast("list[int]", rows.tolist())
-    yield from _run_id_ranks([run_ids[row] for row in indexes])
+            rank = _rank(columns, resolved, _directed(sort_key, resolved, direction))
+            yield rank.__getitem__
+    for word in range(_RUN_ID_BYTES // 8):
+        yield partial(_run_id_rank, columns.run_ids, word)
 
 
 def _directed(sort_key: SortKey, resolved: ResolvedKey | None, direction: DirectionOf) -> SortKey:
@@ -130,17 +120,18 @@ def _number_rank(values: FloatArray, descending: bool) -> IntArray:
     return rank
 
 
-def _run_id_ranks(run_ids: list[str]) -> Iterator[IntArray]:
-    joined = "".join(run_ids)
-    if joined.isascii() and all(len(run_id) == _RUN_ID_BYTES for run_id in run_ids):
+def _run_id_rank(run_ids: Sequence[str], word: int, rows: IntArray) -> IntArray:
+    """One word of the ids of these rows as numbers in the order of the text; all of them in the first where they are not of 32
+    characters of ASCII."""
+    chosen = [run_ids[row] for row in rows.tolist()]
+    joined = "".join(chosen)
+    if joined.isascii() and all(len(run_id) == _RUN_ID_BYTES for run_id in chosen):
         # Eight bytes of ASCII as a big-endian number sort as the text does.
         words = np.frombuffer(joined.encode("ascii"), dtype=">i8").reshape(-1, _RUN_ID_BYTES // 8)
-        for column in range(words.shape[1]):
-            yield words[:, column].astype(np.int64)
-        return
-    ranks = np.empty(len(run_ids), dtype=np.int64)
-    ranks[sorted(range(len(run_ids)), key=run_ids.__getitem__)] = np.arange(len(run_ids))
-    yield ranks
+        return words[:, word].astype(np.int64)
+    ranks = np.empty(len(chosen), dtype=np.int64)
+    ranks[sorted(range(len(chosen)), key=chosen.__getitem__)] = np.arange(len(chosen))
+    return ranks
 
 
 def cut(
