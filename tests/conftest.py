@@ -89,7 +89,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def database_kind(request: pytest.FixtureRequest) -> str:
     """`sqlite` or `postgresql`: whatever stores the fixtures give are of it (tests/databases.py)."""
-    return str(request.param)
+    # Without a parameter where only another fixture asks for a store.
+    return str(getattr(request, "param", "sqlite"))
 
 
 @pytest.fixture

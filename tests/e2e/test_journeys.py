@@ -66,8 +66,8 @@ def test_a_sweep_is_understood(
     best = next(line for line in shown if "val/acc" in line)
     assert best.count("★") == 1 and "-12.8%" in best
     app.press("Enter")
-    why = app.until("may be it")
-    assert any(line.strip().startswith("lr") and "not it" in line for line in why)
+    app.until("may be it")
+    app.type("G").until(r"(?s)\n +lr .{0,150}not it")
     app.press("Escape")
     app.until("Compare 3 runs")
     # One cursor through all curves.

@@ -287,7 +287,7 @@ def test_three_runs_are_plotted_by_what_differs_and_the_command_below_does_the_s
     async def story(pilot: Pilot[None]) -> None:
         await pilot.press("p")
         await until(pilot, lambda: "parallel   data.crop, lr, opt.name" in text(pilot))
-        assert "plot --kind parallel '' " in text(pilot)
+        assert "plot --kind parallel ''" in text(pilot)
         await pilot.press("colon", *"plot", "space", *"hist", "space", *"lr", "enter")
         await until(pilot, lambda: "hist   lr   3 runs" in text(pilot))
         assert "plot --kind hist lr " in text(pilot)

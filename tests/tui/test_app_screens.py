@@ -157,7 +157,7 @@ def test_help_shows_the_keys_and_goes_away(demo_store: str) -> None:
         await until(pilot, lambda: isinstance(pilot.app.screen, HelpScreen))
         await until(pilot, lambda: any("mark the run, move down" in line for line in lines(pilot)))
         await pilot.press("G")
-        await until(pilot, lambda: any("take back the last change" in line for line in lines(pilot)))
+        await until(pilot, lambda: any("run a shell command" in line for line in lines(pilot)))
         await pilot.press("q")
         await until(pilot, lambda: isinstance(pilot.app.screen, RunsScreen))
 
