@@ -96,7 +96,6 @@ SOON = frozenset(
         "tests/store/test_registry_rules.py",
         "tests/store/test_unread_points.py",
         "tests/store/test_zoom.py",
-        "tests/tui/test_app_models.py",
         "tests/tui/test_groups_and_views.py",
     }
 )
