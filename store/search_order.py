@@ -123,7 +123,8 @@ def _number_rank(values: FloatArray, descending: bool) -> IntArray:
 def _run_id_rank(run_ids: Sequence[str], word: int, rows: IntArray) -> IntArray:
     """One word of the ids of these rows as numbers in the order of the text; all of them in the first where they are not of 32
     characters of ASCII."""
-    chosen = [run_ids[row] for row in rows.tolist()]
+    positions: list[int] = rows.tolist()
+    chosen = [run_ids[position] for position in positions]
     joined = "".join(chosen)
     if joined.isascii() and all(len(run_id) == _RUN_ID_BYTES for run_id in chosen):
         # Eight bytes of ASCII as a big-endian number sort as the text does.
