@@ -142,7 +142,7 @@ def site_store() -> str:
     try:
         with path.open("rb") as file:
             value = tomllib.load(file).get("store", "")
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # no TOML, or no UTF-8
         raise LocationError(
             f"The site file {path} cannot be read ({error}). Correct it or set MLTRACK_STORE."
         ) from None

@@ -100,6 +100,23 @@ def test_the_app_on_postgresql(environment: dict[str, str], postgres_url: str, o
     assert "a-password" not in app.output
 
 
+def test_no_line_shows_the_password_of_an_address(environment: dict[str, str], open_app: OpenApp) -> None:
+    train(environment, "first")
+    address = environment.pop("MLTRACK_STORE")
+    app = open_app(environment, "--store", address, columns=160, lines=30)
+    app.until("first")
+    # The command that does the same says whom to ask, and the tag that it sets goes to the same store.
+    app.until(r"\$ mltrack --store postgresql://mltrack@")
+    app.press("T").until("[Tt]ag")
+    app.press("seen=yes\r").until("Tagged")
+    app.press("\r").until("loss")
+    app.press("Q")
+    assert app.finish() == 0
+    assert "a-password" not in app.output
+    with open_store(address) as store:
+        assert store.run("first").tags["seen"] == "yes"
+
+
 def test_a_training_holds_no_connection(environment: dict[str, str], postgres_url: str) -> None:
     open_store(postgres_url).close()
     process = subprocess.Popen(

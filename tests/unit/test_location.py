@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mltrack.store.client.location import choose_store, explain_choice
+from mltrack.store.client.location import LocationError, choose_store, explain_choice
 
 
 def test_each_setting_gives_way_to_the_one_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,3 +36,15 @@ def test_each_setting_gives_way_to_the_one_before_it(tmp_path: Path, monkeypatch
     assert chosen() == str(tmp_path / "environment")
     assert chosen(str(tmp_path / "asked")) == str(tmp_path / "asked")
     assert not (tmp_path / "data").exists() and not (tmp_path / "asked").exists(), "asking makes nothing"
+
+
+@pytest.mark.parametrize("written", [b"store = ", b'store = "\xff"', b"store = 3"])
+def test_a_broken_site_file_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bytes
+) -> None:
+    site = tmp_path / "site.toml"
+    site.write_bytes(written)
+    monkeypatch.delenv("MLTRACK_STORE", raising=False)
+    monkeypatch.setenv("MLTRACK_SITE_FILE", str(site))
+    with pytest.raises(LocationError, match=r"site file .* Correct it or set MLTRACK_STORE"):
+        choose_store(folder=tmp_path)

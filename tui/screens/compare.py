@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -236,9 +235,7 @@ class CompareScreen(BaseScreen):
         return entries
 
     def _show_twin(self) -> None:
-        words = ["mltrack"]
-        if self.mltrack.where:
-            words += ["--store", shlex.quote(self.mltrack.where)]
+        words = [f"mltrack{self.store_option}"]
         words.append("compare")
         words += [run_id[:8] for run_id in self.run_ids[:_NAMES_IN_TWIN]]
         if len(self.run_ids) > _NAMES_IN_TWIN:

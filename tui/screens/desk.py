@@ -222,11 +222,13 @@ async def _twin(screen: BaseScreen, words: tuple[str, ...]) -> None:
 
 async def said(screen: BaseScreen, words: tuple[str, ...]) -> tuple[int, list[str]]:
     """The exit code of a `mltrack` command and the lines it said, fit for the screen."""
-    where = ["--store", screen.mltrack.where] if screen.mltrack.where else []
+    # Not among its words, which everybody on the machine may read: an address may hold a password.
+    environment = {**os.environ, "MLTRACK_STORE": screen.mltrack.where} if screen.mltrack.where else None
     # Into a file: the command goes on when nobody is there to read a pipe.
     with tempfile.TemporaryFile() as output:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "mltrack.tui.cli", *where, *words),
+            *(sys.executable, "-m", "mltrack.tui.cli", *words),
+            env=environment,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -101,9 +101,7 @@ class GroupsScreen(BaseScreen):
         )
         lines = [self._line(row, widths, keys, "", place == 0) for place, row in enumerate(answer["rows"])]
         self.rows.fill([str(place) for place in range(len(lines))], lines)
-        words = ["mltrack"]
-        if self.mltrack.where:
-            words += ["--store", shlex.quote(self.mltrack.where)]
+        words = [f"mltrack{self.store_option}"]
         words += ["ls", *([shlex.quote(self.question["filter"])] if self.question.get("filter") else [])]
         if self.question.get("experiment"):
             words += ["-x", shlex.quote(self.question["experiment"])]

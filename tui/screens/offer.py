@@ -27,14 +27,16 @@ async def search(where: str | None, folder: str) -> dict[str, Any] | None:
     """What `mltrack source find --new` says of a folder: a process of its own, so that no key waits for it."""
     # -c instead of -m: the folder we run in, where anything may lie, is not searched for modules.
     code = "import sys; sys.path[:1] = []; from mltrack.tui.cli.main import main; main(sys.argv[1:])"
-    command = [sys.executable, "-c", code, *(["--store", where] if where else [])]
+    # In the environment: everybody on the machine may read the words of a command, and an address may hold a password.
+    environment = {**os.environ, "MLTRACK_STORE": where} if where else None
     process = await asyncio.create_subprocess_exec(
-        *command,
+        *(sys.executable, "-c", code),
         *("source", "find", "--new", "--json", "--", folder),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         start_new_session=True,
+        env=environment,
     )
     try:
         output, _ = await asyncio.wait_for(process.communicate(), _SEARCH_SECONDS)

@@ -81,9 +81,7 @@ class PicturesScreen(BaseScreen):
         self.query_one("#page", PicturePage).show_pictures(
             [((" ", ""), *spans_of(line)) for line in page["lines"]], placed(page.get("pictures", ()), 1)
         )
-        words = ["mltrack"]
-        if self.mltrack.where:
-            words += ["--store", shlex.quote(self.mltrack.where)]
+        words = [f"mltrack{self.store_option}"]
         words += ["compare", *(run_id[:8] for run_id in self.run_ids[:6])]
         words += ["--images", shlex.quote(page["name"]), "--step", str(page["step"])]
         self.query_one("#twin", Lines).show([((" $ " + " ".join(words), "dim"),)])

@@ -72,9 +72,7 @@ class PlotScreen(BaseScreen):
             height=self.size.height - _FRAME,
             ascii_only=self.mltrack.ascii_only,
         )
-        words = ["mltrack"]
-        if self.mltrack.where:
-            words += ["--store", shlex.quote(self.mltrack.where)]
+        words = [f"mltrack{self.store_option}"]
         words += ["plot", "--kind", self.kind]
         if self.names or (self.question["run_ids"] and self.kind != "confusion"):
             # Without columns an empty word stands in their place: the first of these is never a run.

@@ -416,9 +416,7 @@ class RunsView(BaseScreen):
         return ((" " * place + "^ ", "error"),)
 
     def _show_twin(self) -> None:
-        words = ["mltrack"]
-        if self.mltrack.where:
-            words += ["--store", shlex.quote(self.mltrack.where)]
+        words = [f"mltrack{self.store_option}"]
         words.append("ls")
         if self.saved.experiment is not None:
             words += ["-x", shlex.quote(self.saved.experiment)]
