@@ -253,28 +253,37 @@ class Shipper:
 
 def ship_to_server(address: str, root: Path) -> None:
     """Send the spool until nothing is open in it any more: the detached companion of a training."""
-    with file_lock(root, "ship", wait=False) as mine:
-        if not mine:
-            return  # another shipper of this spool is at work
-        shipper = Shipper(address, root)
-        with suppress(OSError):
-            shipper.tidy()
-        idle_since = time.monotonic()
-        while time.monotonic() - idle_since < IDLE_SECONDS:
-            try:
-                sent = shipper.send()
-            except OSError as error:
-                if isinstance(error, ServerRefused) and error.status == 501:
-                    return  # never a server of ours; the end of the run names the spool
-                shipper.forget()
-                # Away for now: the journals wait, and so does this process, as long as somebody still writes.
-                if _names(root / "open"):
-                    idle_since = time.monotonic()
-                time.sleep(RECONNECT_SECONDS)
-                continue
-            if sent or _names(root / "open"):
+    while True:
+        with file_lock(root, "ship", wait=False) as mine:
+            if not mine or not _send_until_idle(address, root):
+                return  # another shipper of this spool is at work, and looks once more after it has let go
+        # A run that began between the last look and letting go of the lock started no companion of its own.
+        if not _names(root / "open"):
+            return
+
+
+def _send_until_idle(address: str, root: Path) -> bool:
+    """False when there never was a server of ours."""
+    shipper = Shipper(address, root)
+    with suppress(OSError):
+        shipper.tidy()
+    idle_since = time.monotonic()
+    while time.monotonic() - idle_since < IDLE_SECONDS:
+        try:
+            sent = shipper.send()
+        except OSError as error:
+            if isinstance(error, ServerRefused) and error.status == 501:
+                return False  # the end of the run names the spool
+            shipper.forget()
+            # Away for now: the journals wait, and so does this process, as long as somebody still writes.
+            if _names(root / "open"):
                 idle_since = time.monotonic()
-            time.sleep(LOOK_SECONDS)
+            time.sleep(RECONNECT_SECONDS)
+            continue
+        if sent or _names(root / "open"):
+            idle_since = time.monotonic()
+        time.sleep(LOOK_SECONDS)
+    return True
 
 
 def _names(folder: Path) -> list[str]:

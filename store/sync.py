@@ -115,19 +115,23 @@ def ship(where: str) -> None:
         ship_to_server(choice.url, choice.root)
         return
     root = choice.root
-    with file_lock(root, "ship", wait=False) as mine:
-        if not mine:
-            return  # another shipper of this spool is at work
-        idle_since = time.monotonic()
-        while time.monotonic() - idle_since < SHIP_IDLE_SECONDS:
-            try:
-                with open_store(where) as store:
-                    idle_since = _send_until_idle(store, idle_since)
-            except StoreUnavailable:
-                # Away for now: the journals wait, and so does this process, as long as somebody still writes.
-                if any((root / "open").glob("*.*")):
-                    idle_since = time.monotonic()
-                time.sleep(RECONNECT_SECONDS)
+    while True:
+        with file_lock(root, "ship", wait=False) as mine:
+            if not mine:
+                return  # another shipper of this spool is at work, and looks once more after it has let go
+            idle_since = time.monotonic()
+            while time.monotonic() - idle_since < SHIP_IDLE_SECONDS:
+                try:
+                    with open_store(where) as store:
+                        idle_since = _send_until_idle(store, idle_since)
+                except StoreUnavailable:
+                    # Away for now: the journals wait, and so does this process, as long as somebody still writes.
+                    if any((root / "open").glob("*.*")):
+                        idle_since = time.monotonic()
+                    time.sleep(RECONNECT_SECONDS)
+        # A run that began between the last look and letting go of the lock started no companion of its own.
+        if not any((root / "open").glob("*.*")):
+            return
 
 
 def _send_until_idle(store: Store, idle_since: float) -> float:

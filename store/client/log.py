@@ -162,7 +162,7 @@ def start_run(
             from mltrack.store.client.shipping import start_shipper
 
             run.ship = choice.url
-            start_shipper(choice.url, run.trouble)
+            start_shipper(choice.url, choice.root, run.trouble)
     elif ranks.local_rank == 0:
         from mltrack.store.client.facts import follow_machine
 

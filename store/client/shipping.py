@@ -11,20 +11,47 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mltrack.store.client.run import ActiveRun
 
 # A companion goes on for a minute after the last artifact; this often one is started in case that has just ended.
 START_SECONDS = 30.0
 
 
-def start_shipper(url: str, warn: Callable[[str], None]) -> None:
+def start_shipper(url: str, spool: Path, warn: Callable[[str], None]) -> None:
     """Start ``python -m mltrack.store.sync``, which ends by itself when another one is at work or nothing is left."""
-    _start("mltrack.store.sync", url, "the shipper", "spool", warn)
+    if not _at_work(spool / "locks" / "ship"):
+        _start("mltrack.store.sync", url, "the shipper", "spool", warn)
 
 
 def start_uploader(url: str, warn: Callable[[str], None]) -> None:
     """Start ``python -m mltrack.store.upload``, which sends a store's artifacts on, and ends by itself like the other."""
     _start("mltrack.store.upload", url, "the companion that uploads artifacts", "artifacts", warn)
+
+
+def _at_work(lock: Path) -> bool:
+    """Whether a companion holds its lock. It looks once more after it has let go, so that what was there before this question is
+    not left lying. To start one only for it to find that out costs half a second of the processor, at every run of a sweep."""
+    import fcntl
+
+    try:
+        fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False  # nobody ever was, or the locks lie elsewhere: the one that is started looks itself
+    try:
+        # Shared, so that two who ask at once do not take each other for a companion.
+        fcntl.lockf(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (
+        BlockingIOError,
+        PermissionError,
+    ):  # which of them a lock that is held gives is the system's choice
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return False
 
 
 def send_artifacts(run: ActiveRun) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 
 from mltrack.store import open_store
-from mltrack.store.sync import sync
+from mltrack.store.client.location import spool_folder
+from mltrack.store.database import file_lock
+from mltrack.store.sync import ship, sync
 
 TRAIN = """
 import mltrack
@@ -87,3 +92,76 @@ def test_an_absent_store_loses_nothing_and_the_end_names_the_spool(
         assert sync(store, spool).points == 0
         assert store.points(done.stdout.strip(), "loss").steps.tolist() == list(range(500))
         assert store.run(done.stdout.strip()).folder is not None
+
+
+COMPANIONS = """
+import os, mltrack, psutil
+mltrack.start_run()
+print(sum("mltrack.store.sync" in child.cmdline() for child in psutil.Process().children()), flush=True)
+os._exit(0)
+"""
+
+
+def test_a_companion_at_work_is_not_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool, where = tmp_path / "spool", "postgresql://nobody@127.0.0.1:9/none"
+    for name in ("MLTRACK_FACTS", "MLTRACK_SYSTEM_METRICS"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setenv("MLTRACK_STORE", where)
+    monkeypatch.setenv("MLTRACK_SPOOL", str(spool))
+
+    def started() -> int:
+        return int(subprocess.check_output([sys.executable, "-c", COMPANIONS], text=True))
+
+    try:
+        assert started() == 1
+        lock = spool_folder(where) / "locks" / "ship"
+        until(lambda: lock.exists() and is_locked(lock))
+        assert started() == 0, "it is at work"
+        stop_shippers(spool)
+        until(lambda: not is_locked(lock))
+        assert started() == 1, "it was killed, and what it held with it"
+    finally:
+        stop_shippers(spool)
+
+
+def test_a_run_that_begins_while_its_companion_goes_is_sent(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLTRACK_SPOOL", str(tmp_path / "spool"))
+    monkeypatch.setenv("MLTRACK_STORE", postgres_url)
+    monkeypatch.setattr("mltrack.store.sync.SHIP_IDLE_SECONDS", 0.0)
+    open_store(postgres_url).close()
+    root = spool_folder(postgres_url)
+    looks = []
+
+    @contextmanager
+    def lock(*words: object, **named: object) -> Iterator[bool]:
+        with file_lock(*words, **named) as mine:  # type: ignore[arg-type]
+            yield mine
+            looks.append(mine)
+            monkeypatch.setattr("mltrack.store.sync.SHIP_IDLE_SECONDS", 2.0)
+            if len(looks) == 1:
+                # It looked for the last time, and still holds its lock: this run starts no companion.
+                assert int(subprocess.check_output([sys.executable, "-c", COMPANIONS], text=True)) == 0
+
+    monkeypatch.setattr("mltrack.store.sync.file_lock", lock)
+    ship(postgres_url)
+    assert looks == [True, True] and not list((root / "open").iterdir())
+    with open_store(postgres_url) as store:
+        assert store.search().total == 1
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it did not become true in time"
+        time.sleep(0.05)
+
+
+def is_locked(path: Path) -> bool:
+    with path.open("rb+") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
