@@ -318,6 +318,13 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     return report
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Why a test ran again: passing the second time is no proof that nothing is wrong."""
+    for report in terminalreporter.stats.get("rerun", ()):
+        terminalreporter.section(f"again: {report.nodeid}", "_")
+        terminalreporter.write_line("\n".join(report.longreprtext.splitlines()[-40:]))
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 3 MB."""

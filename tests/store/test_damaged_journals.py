@@ -273,7 +273,7 @@ def look(store: Store) -> None:
         store.search(text)
 
 
-@settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(st.lists(hostile_meta, min_size=1, max_size=8))
 def test_any_meta_record_is_taken_or_counted(
     tmp_path_factory: pytest.TempPathFactory, records: list[Any]
@@ -311,7 +311,7 @@ headers = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(headers, st.booleans())
 def test_any_first_line_is_a_journal_or_a_reason(
     tmp_path_factory: pytest.TempPathFactory, header: dict[str, Any], points: bool

@@ -321,7 +321,7 @@ def test_a_killed_fold_is_taken_up_where_it_was(tmp_path: Path) -> None:
     chance = random.Random(os.urandom(8))
     other = tmp_path / "other"
     runs = written(other, chance)
-    roots = [tmp_path / f"store {number}" for number in range(10)]
+    roots = [tmp_path / f"store {number}" for number in range(6)]
     for root in roots:
         shutil.copytree(other, root)
     with open_store(str(other)) as store:

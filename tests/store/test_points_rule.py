@@ -286,7 +286,7 @@ def said_by(texts: list[tuple[int, int, dict[str, Any]]]) -> list[dict[str, Any]
     return records
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     st.lists(points, max_size=40),
     st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2), metas), max_size=12),

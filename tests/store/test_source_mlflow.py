@@ -37,9 +37,11 @@ def mlflow_does(python: Path, script: str, uri: str, work: Path) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="session", params=["mlflow_python", "mlflow2_python"])
+@pytest.fixture(
+    scope="session", params=["mlflow_python", pytest.param("mlflow2_python", marks=pytest.mark.long)]
+)
 def python(request: pytest.FixtureRequest) -> Path:
-    """An interpreter with today's MLflow, then one with 2.x."""
+    """An interpreter with today's MLflow, then one with 2.x, which .ci/long asks."""
     found = request.getfixturevalue(request.param)
     assert isinstance(found, Path)
     return found
