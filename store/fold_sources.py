@@ -100,7 +100,9 @@ class SourceFold:
             return FoldReport(folded_by_other=True)
         rows = self._database.execute(
             "SELECT path, kind, state FROM source WHERE hidden = 0 AND "
-            + ("path = ?" if only is not None else "followed = 1"),
+            + ("path = ?" if only is not None else "followed = 1")
+            # A run that two of them have is that of the first.
+            + " ORDER BY added_ms, path",
             (only,) if only is not None else (),
         )
         if not rows:

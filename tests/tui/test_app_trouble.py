@@ -36,7 +36,7 @@ def test_a_storm_of_resizes_ends_in_the_last_size(
     places = (
         ("", "STATUS"),
         ("/name = 'sage-owl-41'\r", "1 of"),
-        ("\r", "Charts"),
+        ("\r", "(?s)Charts.*┤"),
         ("l", "into the run|at this step"),
         ("qq", "STATUS"),
         ("5", "MEMORY"),

@@ -189,6 +189,7 @@ def test_wait_and_watch_see_the_end(
     mltrack: Run,
     command: tuple[tuple[str, ...], dict[str, str]],
     training: Callable[[float, int], tuple[str, subprocess.Popen[bytes]]],
+    tmp_path: Path,
 ) -> None:
     store, process = training(0.02, 10)
     until_listed(mltrack, store)
@@ -196,7 +197,7 @@ def test_wait_and_watch_see_the_end(
     with subprocess.Popen(watch, env=command[1], stdout=subprocess.PIPE, text=True) as watched:
         assert watched.stdout is not None
         assert "running" in watched.stdout.readline()
-        (Path(store).parent / "enough").touch()
+        (tmp_path / "enough").touch()
         rest = watched.stdout.read().splitlines()
     assert watched.returncode == 0 and "done" in rest[-1]
     assert mltrack("--store", store, "wait", "@last", "--timeout", "60").returncode == 0
