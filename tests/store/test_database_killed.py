@@ -34,7 +34,7 @@ TRAINING = """
 import json, os, sys, tempfile, time, mltrack
 name, points, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 took, worked, wrote = [], [], []
-beside = tempfile.TemporaryFile(buffering=0).fileno()
+beside = tempfile.TemporaryFile(buffering=0)
 with mltrack.start_run(run_name=name) as run:
     began = time.monotonic()
     for step in range(points):
@@ -43,13 +43,14 @@ with mltrack.start_run(run_name=name) as run:
         took.append(time.perf_counter_ns() - before)
         worked.append(time.thread_time_ns() - work)
         before = time.perf_counter_ns()
-        os.write(beside, bytes(48))
+        beside.write(bytes(48))
         wrote.append(time.perf_counter_ns() - before)
         time.sleep(max(0.0, began + (step + 1) * pause - time.monotonic()))
     logged = time.monotonic() - began
 for each in (took, worked, wrote):
     each.sort()
-print(json.dumps([run.run_id, logged, *([each[points // 2], each[points * 99 // 100]] for each in (took, worked, wrote))]))
+late = sum(each > 100_000 for each in took)
+print(json.dumps([run.run_id, logged, late, *([each[points // 2], each[points * 99 // 100]] for each in (took, worked, wrote))]))
 """
 
 
@@ -185,8 +186,8 @@ def test_a_database_killed_under_sixteen_trainings(server: Server, address: str,
             assert np.array_equal(series.steps, expected) and np.array_equal(series.values, expected * 0.5)
     print(
         f"\n{CLIENTS} trainings of {points:,} points in {max(row[1] for row in told):.0f} s, database away {AWAY:.0f} s:"
-        f" a log call takes {_summary(row[2] for row in told)}, of the processor {_summary(row[3] for row in told)};"
-        f" a bare write in turn with it {_summary(row[4] for row in told)}"
+        f" a log call takes {_summary(row[3] for row in told)}, {sum(row[2] for row in told) / points / CLIENTS:.2%} of them more"
+        f" than 100 us; of the processor {_summary(row[4] for row in told)}; a bare write in turn with it {_summary(row[5] for row in told)}"
     )
 
 
