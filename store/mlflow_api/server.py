@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mltrack.store.acting import use_channel
-from mltrack.store.client.journal import open_file, share_mode
+from mltrack.store.client.journal import make_folder, open_file, share_mode
 from mltrack.store.errors import BadInput, StoreUnavailable
 from mltrack.store.mlflow_api.api import Api
 from mltrack.store.mlflow_api.background import STATE_FILE, TOKEN_FILE, describe
@@ -71,6 +71,7 @@ def serve(
     # A client says itself who it is, and `mltrack undo` leaves alone what programs asked for.
     use_channel("rest")
     guarded = socket is None and host not in LOOPBACK
+    make_folder(store.root, store.root)  # that of a database is made here by whoever needs it first
     token = _token(store.root) if guarded else ""
     api = Api(store)
     head = DailyHead(store)

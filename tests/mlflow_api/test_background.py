@@ -10,16 +10,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.conftest import folder_of
 from tests.mlflow_api.conftest import COMMAND
 
 from mltrack.store import access, open_store
+from mltrack.store.client.secrets import redact_url
 from mltrack.store.errors import BadInput, NotFound
 from mltrack.store.mlflow_api import background
 
 
-def server(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def server(store: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, "--store", str(root), "server", *words],
+        [*COMMAND, "--store", store, "server", *words],
         capture_output=True,
         text=True,
         timeout=60,
@@ -27,51 +29,54 @@ def server(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_start_status_and_stop(tmp_path: Path) -> None:
-    root = tmp_path / "store"
-    assert server(root, "status").returncode == 1
+def test_start_status_and_stop(store_address: str, tmp_path: Path) -> None:
+    root = folder_of(store_address)
+    assert server(store_address, "status").returncode == 1
+    shown = redact_url(store_address) if "://" in store_address else store_address
     try:
-        started = server(root, "start", "--port", "0")
+        started = server(store_address, "start", "--port", "0")
         there = background.running(root)
         assert there is not None and f"export MLFLOW_TRACKING_URI={there.address}\n" in started.stdout
+        assert started.stdout.startswith(f"Serving {shown} at {there.address}, ")
         # A second start finds the first; status says the same.
-        assert server(root, "start").stdout == server(root, "status").stdout == started.stdout
+        assert (
+            server(store_address, "start").stdout == server(store_address, "status").stdout == started.stdout
+        )
         # It is not offered to its own store, which does not follow it either.
-        command = [*COMMAND, "--store", str(root), "source", "find", "--new", "--json", str(tmp_path)]
+        command = [*COMMAND, "--store", store_address, "source", "find", "--new", "--json", str(tmp_path)]
         for address, offered in ((there.address, []), ("http://127.0.0.1:9", ["http://127.0.0.1:9"])):
             environ = {**os.environ, "MLFLOW_TRACKING_URI": address}
             done = subprocess.run(
                 command, env=environ, capture_output=True, text=True, timeout=60, check=True
             )
             assert [row["path"] for row in json.loads(done.stdout)["found"]] == offered
-        with open_store(str(root)) as store, pytest.raises(BadInput, match="is this store itself"):
+        with open_store(store_address) as store, pytest.raises(BadInput, match="is this store itself"):
             store.add_source(f"{there.address}/")
-        other = tmp_path / "other"
-        taken = server(other, "start", "--port", there.address.rpartition(":")[2])
+        taken = server(str(tmp_path / "other"), "start", "--port", there.address.rpartition(":")[2])
         assert taken.returncode == 5 and "cannot listen" in taken.stderr
     finally:
-        stopped = server(root, "stop")
+        stopped = server(store_address, "stop")
     assert stopped.returncode == 0 and background.running(root) is None
-    assert server(root, "stop").returncode == 3
+    assert server(store_address, "stop").returncode == 3
 
 
-def test_a_socket_and_a_guarded_address_say_how_to_reach_them(tmp_path: Path) -> None:
-    root = tmp_path / "store"
+def test_a_socket_and_a_guarded_address_say_how_to_reach_them(store_address: str) -> None:
+    root = folder_of(store_address)
     try:
-        lines = server(root, "start", "--host", "0.0.0.0", "--port", "0").stdout
+        lines = server(store_address, "start", "--host", "0.0.0.0", "--port", "0").stdout
         assert "MLFLOW_TRACKING_TOKEN=$(cat " in lines and str(root / "server.token") in lines
     finally:
-        server(root, "stop")
+        server(store_address, "stop")
 
 
-def test_behind_it_says_the_name_and_the_tokens_as_in_front(tmp_path: Path) -> None:
-    root = tmp_path / "store"
-    with open_store(str(root)):
+def test_behind_it_says_the_name_and_the_tokens_as_in_front(store_address: str) -> None:
+    root = folder_of(store_address)
+    with open_store(store_address):
         pass
     access.add_user(root, "ann", [])
     try:
         started = server(
-            root, "start", "--host", "0.0.0.0", "--port", "0", "--name", "box.example.org"
+            store_address, "start", "--host", "0.0.0.0", "--port", "0", "--name", "box.example.org"
         ).stdout
         there = background.running(root)
         assert there is not None
@@ -80,10 +85,10 @@ def test_behind_it_says_the_name_and_the_tokens_as_in_front(tmp_path: Path) -> N
             f"  export MLFLOW_TRACKING_URI=http://box.example.org:{port}",
             "  a token of theirs in MLFLOW_TRACKING_TOKEN: mltrack auth token create NAME",
         ]
-        assert server(root, "status").stdout == started
+        assert server(store_address, "status").stdout == started
         assert f"http://box.example.org:{port}" in background.addresses(root)
     finally:
-        server(root, "stop")
+        server(store_address, "stop")
 
 
 def test_what_a_dead_server_left_names_nobody(tmp_path: Path) -> None:

@@ -70,9 +70,10 @@ def server_command(
     from mltrack.store.mlflow_api.background import client_lines
     from mltrack.store.mlflow_api.server import LOOPBACK, serve
     from mltrack.store.opening import open_store
+    from mltrack.tui.cli.places import shown_url
 
     def ready(listening: Listening) -> None:
-        where = f"{store.location.root} at {listening.address}"
+        where = f"{shown_url(store.address)} at {listening.address}"
         write_text(f"Serving {where}. ctrl+c ends it. For clients:", session.terminal)
         for line in client_lines(listening.called, listening.token_file, read(store.root).kept):
             write_text(f"  {line}", session.terminal)
@@ -104,6 +105,7 @@ def _behind(session: Session, action: str, options: list[str]) -> int:
     from mltrack.store.access import read
     from mltrack.store.client.location import LocationError, choose_store
     from mltrack.store.mlflow_api import background
+    from mltrack.tui.cli.places import shown_url
 
     try:
         choice = choose_store(session.where)
@@ -119,7 +121,8 @@ def _behind(session: Session, action: str, options: list[str]) -> int:
         )
         return ExitCode.FAILED
     write_text(
-        f"Serving {choice.root} at {there.address}, process {there.pid}. For clients:", session.terminal
+        f"Serving {shown_url(choice.url)} at {there.address}, process {there.pid}. For clients:",
+        session.terminal,
     )
     for line in there.lines(choice.root, read(choice.root).kept):
         write_text(f"  {line}", session.terminal)
