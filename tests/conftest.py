@@ -86,9 +86,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("database_kind", kinds_for(metafunc.definition.nodeid), indirect=True)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def database_kind(request: pytest.FixtureRequest) -> str:
-    """`sqlite` or `postgresql`: whatever stores the fixtures give are of it (tests/databases.py)."""
+    """`sqlite` or `postgresql`: whatever stores the fixtures give are of it (tests/databases.py).
+
+    Of a module, so that tests of a file may share a store: those of an engine run one after another.
+    """
     # Without a parameter where only another fixture asks for a store.
     return str(getattr(request, "param", "sqlite"))
 

@@ -1,8 +1,9 @@
 """Which tests run on PostgreSQL too, and why the others do not.
 
 What is asked of a store has one answer, whatever engine it lies in. So a test whose store comes from a fixture (`store_root`,
-`store_address`, `small_store`, `demo_store`, ...) runs twice, as `test_x[sqlite]` and as `test_x[postgresql]`, if it is not in
-SQLITE_ONLY. The second is long, so that .ci/long runs it, but for the tests of SOON, which .ci/run does as well.
+`store_address`, `small_store`, `demo_store`, ...), or whose server does (`server`, `new_server`), runs twice, as `test_x[sqlite]`
+and as `test_x[postgresql]`, if it is not in SQLITE_ONLY. The second is long, so that .ci/long runs it, but for the tests of SOON,
+which .ci/run does as well.
 """
 
 from __future__ import annotations
@@ -16,13 +17,31 @@ DECISIONS = "decisions.jsonl, from which SQLite's file is made again"
 CLIENT = "what a training process writes: journals, by code that knows no database"
 OTHERS = "what other people's files are read as, whatever store the reader is asked by"
 OWN = "makes a database of its own"
+FRONT = (
+    "what the server does before it asks its store, or with files, which lie in a folder whatever the engine"
+)
 WIDE = "a command below the screen, for which PostgreSQL's address leaves no room"
 
 SQLITE_ONLY: dict[str, str] = {
     "tests/bench": "figures, which are SQLite's; those of PostgreSQL have scripts and tests of their own there",
     "tests/e2e": "journeys of machines, containers and servers over a folder",
     "tests/integrations": CLIENT,
-    "tests/mlflow_api": "the server over a folder; over PostgreSQL: test_ship.py, tests/store/test_database_killed.py",
+    "tests/mlflow_api/test_access.py::test_a_file_that_somebody_else_could_have_written_lets_nobody_in": FRONT,
+    "tests/mlflow_api/test_access.py::test_https_with_a_given_certificate": FRONT,
+    "tests/mlflow_api/test_access.py::test_too_much_is_refused_for_a_while": FRONT,
+    "tests/mlflow_api/test_artifacts.py::test_a_large_file_takes_little_memory": FRONT,
+    "tests/mlflow_api/test_artifacts.py::test_no_path_leads_out": FRONT,
+    "tests/mlflow_api/test_artifacts.py::test_ranges": FRONT,
+    "tests/mlflow_api/test_artifacts.py::test_two_gigabytes_take_little_memory": FRONT,
+    "tests/mlflow_api/test_clients.py::test_mlflows_command_line": "MLflow's command; what it sends: test_clients.py, test_odd.py",
+    "tests/mlflow_api/test_curl.py::test_mlflows_command": "MLflow's command; what it sends: test_clients.py, test_odd.py",
+    "tests/mlflow_api/test_hostile.py::test_a_second_request_cannot_be_smuggled": FRONT,
+    "tests/mlflow_api/test_hostile.py::test_a_websocket_or_another_protocol_is_not_spoken": FRONT,
+    "tests/mlflow_api/test_hostile.py::test_only_json_is_taken": FRONT,
+    "tests/mlflow_api/test_hostile.py::test_other_names_and_pages_are_refused": FRONT,
+    "tests/mlflow_api/test_schema.py::test_no_route_answers_with_a_5xx_or_not_at_all": "ten minutes; a shorter one: test_guard.py",
+    "tests/mlflow_api/test_ship.py::test_what_a_server_received_is_in_its_postgresql_without_being_asked_for": OWN,
+    "tests/mlflow_api/test_trainings.py": "minutes of other people's trainings; what they send: test_clients.py, test_ship.py",
     "tests/projects": "jobs, whose files lie in the store's folder; one on PostgreSQL: test_launch.py",
     "tests/store/test_artifacts_elsewhere.py": "companions that send a folder's files; one test makes a database of its own",
     "tests/store/test_backup.py": DOCTOR,
@@ -89,6 +108,8 @@ SQLITE_ONLY: dict[str, str] = {
 
 SOON = frozenset(
     {
+        "tests/mlflow_api/test_curl.py",
+        "tests/mlflow_api/test_semantics.py",
         "tests/store/test_decisions.py",
         "tests/store/test_gc.py",
         "tests/store/test_logging.py",

@@ -14,11 +14,13 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from tests.conftest import folder_of, new_database
 
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -42,7 +44,10 @@ class Answer:
 
 @dataclass
 class Server:
+    """``store`` is the address of its store, ``root`` the folder where it keeps journals, files and users."""
+
     process: subprocess.Popen[str]
+    store: str
     root: Path
     host: str
     port: int
@@ -91,10 +96,11 @@ class Server:
         self.process.wait(30)
 
 
-def start(root: Path | str, *options: str) -> Server:
+def start(store: Path | str, *options: str) -> Server:
     """A server on a free port."""
+    address = os.fspath(store)
     process = subprocess.Popen(
-        [*COMMAND, "--store", os.fspath(root), "server", "--port", "0", *options],
+        [*COMMAND, "--store", address, "server", "--port", "0", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -106,19 +112,19 @@ def start(root: Path | str, *options: str) -> Server:
         said += line
         found = re.search(r"MLFLOW_TRACKING_URI=https?://(\S+):(\d+)", line)
         if found:
-            return Server(process, Path(root), found[1], int(found[2]))
+            return Server(process, address, folder_of(address), found[1], int(found[2]))
         if not line:
             break
     raise AssertionError(f"the server did not start: {said}")
 
 
 @pytest.fixture
-def new_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+def new_server(store_address: str) -> Iterator[Callable[..., Server]]:
     """Starts servers; all of them are ended after the test."""
     servers: list[Server] = []
 
-    def make(*options: str, root: Path | str | None = None) -> Server:
-        servers.append(start(root or tmp_path / "served", *options))
+    def make(*options: str, store: str = store_address) -> Server:
+        servers.append(start(store, *options))
         return servers[-1]
 
     yield make
@@ -128,9 +134,19 @@ def new_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def shared_store(database_kind: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an empty store (not created yet) for all tests of a file."""
+    if database_kind == "sqlite":
+        yield str(tmp_path_factory.mktemp("shared") / "served")
+        return
+    with new_database() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def server(shared_store: str) -> Iterator[Server]:
     """One for all tests of a file: they make their own experiments, runs and models."""
-    server = start(tmp_path_factory.mktemp("shared") / "served")
+    server = start(shared_store)
     yield server
     server.stop()
 
@@ -177,6 +193,32 @@ def reference(mlflow_python: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     yield address
     os.killpg(process.pid, 9)
     process.wait()
+
+
+def said(python: Path, script: Path, address: str, *options: str) -> Any:
+    """What a script that asks a server by MLflow's client prints at its end."""
+    environment = {**os.environ, **QUIET, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        [str(python), str(script), address, *options],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def said_by_mlflow(mlflow_python: Path, reference: str) -> Callable[..., Any]:
+    """What a script prints of MLflow's own server, where it runs once: the second time it would find what it made."""
+
+    @cache
+    def ask(script: Path, *options: str) -> Any:
+        return said(mlflow_python, script, reference, *options)
+
+    return ask
 
 
 def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:

@@ -139,7 +139,7 @@ def served(
     store_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[Application, Api, Things, Things]]:
     """An application whose routes do nothing, things in two places, and a token for everybody in $TOKENS."""
-    with open_store(str(store_root)) as store:
+    with open_store() as store:
         api = Api(store)
         inside, outside = Things(api, "vision/a", "churn"), Things(api, "audio/b", "spam")
         for route in ROUTES:
@@ -299,9 +299,9 @@ def request(
     return server.request(method, path, data, headers)
 
 
-def auth(root: Path, *arguments: str) -> str:
+def auth(store: str, *arguments: str) -> str:
     done = subprocess.run(
-        [*COMMAND, "--store", str(root), "auth", *arguments],
+        [*COMMAND, "--store", store, "auth", *arguments],
         capture_output=True,
         text=True,
         timeout=60,
@@ -313,7 +313,7 @@ def auth(root: Path, *arguments: str) -> str:
 
 def test_people_with_roles_on_a_server(new_server: Callable[..., Server]) -> None:
     server = new_server("--max-file", "1K")
-    root = server.root
+    store_at, root = server.store, server.root
     experiment = server.post("experiments/create", name="vision/a")["experiment_id"]
     server.post("experiments/create", name="secret")
     before = server.new_run(experiment_id=experiment)
@@ -323,9 +323,9 @@ def test_people_with_roles_on_a_server(new_server: Callable[..., Server]) -> Non
     said = server.get("runs/get", run_id=claimed)["run"]["data"]["tags"]
     assert {"key": "mlflow.user", "value": "bob"} in said
     # The first user shuts the door for whoever shows nothing.
-    auth(root, "users", "add", "ann", "--role", "editor", "--on", "experiment:vision/")
+    auth(store_at, "users", "add", "ann", "--role", "editor", "--on", "experiment:vision/")
     assert server.call("GET", "experiments/search", max_results=10).status == 401
-    ann = auth(root, "token", "create", "ann", "--label", "laptop")
+    ann = auth(store_at, "token", "create", "ann", "--label", "laptop")
     assert ann not in (root / "server.access.json").read_text()
     assert stat.S_IMODE((root / "server.access.json").stat().st_mode) == 0o600
     who = request(server, "GET", "/api/2.0/mltrack/whoami", ann).json
@@ -370,16 +370,16 @@ def test_people_with_roles_on_a_server(new_server: Callable[..., Server]) -> Non
         refused.status == 403 and "role grant ann manager --on experiment:vision/a" in refused.json["message"]
     )
     # A role counts from the next request on, and so does its loss.
-    auth(root, "role", "grant", "ann", "manager", "--on", "experiment:vision/")
+    auth(store_at, "role", "grant", "ann", "manager", "--on", "experiment:vision/")
     again = request(server, "POST", "/api/2.0/mlflow/experiments/delete", ann, {"experiment_id": experiment})
     assert again.status == 200
-    token_id = json.loads(auth(root, "token", "list", "--json"))[0]["id"]
-    auth(root, "token", "revoke", token_id)
+    token_id = json.loads(auth(store_at, "token", "list", "--json"))[0]["id"]
+    auth(store_at, "token", "revoke", token_id)
     assert request(server, "GET", "/version", ann).status == 401
-    old = auth(root, "token", "create", "ann", "--days", "0.00000001")
+    old = auth(store_at, "token", "create", "ann", "--days", "0.00000001")
     assert request(server, "GET", "/version", old).status == 401
     # What was done stands there, with who and how that is known.
-    lines = [json.loads(line) for line in auth(root, "log").splitlines()]
+    lines = [json.loads(line) for line in auth(store_at, "log").splitlines()]
     told = [
         (line["actor"], line["channel"], line["identity"], line["action"], "refused" in line)
         for line in lines
@@ -389,7 +389,7 @@ def test_people_with_roles_on_a_server(new_server: Callable[..., Server]) -> Non
     assert ("ann", "rest", "token", "experiments/delete", True) in told
     assert ("ann", "rest", "token", "experiments/delete", False) in told
     assert any(line[1:3] == ("cli", "kernel") and line[3].startswith("made a token of ann") for line in told)
-    with open_store(str(root)) as store:
+    with open_store(store_at) as store:
         rows = store.database.execute("SELECT actor, record FROM decision ORDER BY time_ms DESC LIMIT 1")
         assert rows[0][0] == "ann" and json.loads(rows[0][1])["identity"] == "token"
         assert store.run(run_id).user == "ann"
@@ -398,16 +398,16 @@ def test_people_with_roles_on_a_server(new_server: Callable[..., Server]) -> Non
 def test_who_removes_the_last_user_opens_no_door(new_server: Callable[..., Server]) -> None:
     server = new_server("--name", "box.example.org")
     assert server.call("GET", "experiments/search", max_results=10).status == 200
-    auth(server.root, "users", "add", "ann", "--role", "viewer")
-    auth(server.root, "users", "remove", "ann")
+    auth(server.store, "users", "add", "ann", "--role", "viewer")
+    auth(server.store, "users", "remove", "ann")
     assert server.call("GET", "experiments/search", max_results=10).status == 401
-    assert "answers nobody" in auth(server.root, "users")
+    assert "answers nobody" in auth(server.store, "users")
     (server.root / access.FILE).unlink()  # a mistake while it runs
     assert server.call("GET", "experiments/search", max_results=10).status == 401
 
 
 def test_what_clients_are_told_is_the_servers_name_and_to_show_a_token_of_theirs(store_root: Path) -> None:
-    with open_store(str(store_root)):
+    with open_store():
         pass
     access.add_user(store_root, "ann", [])
     process = subprocess.Popen(
@@ -427,8 +427,8 @@ def test_what_clients_are_told_is_the_servers_name_and_to_show_a_token_of_theirs
 
 def test_too_much_is_refused_for_a_while(new_server: Callable[..., Server]) -> None:
     server = new_server("--rate", "2")
-    auth(server.root, "users", "add", "ann", "--role", "viewer")
-    token = auth(server.root, "token", "create", "ann")
+    auth(server.store, "users", "add", "ann", "--role", "viewer")
+    token = auth(server.store, "token", "create", "ann")
     statuses = [request(server, "GET", "/version", token).status for _ in range(40)]
     assert statuses[:10] == [200] * 10 and 429 in statuses
     connection = http.client.HTTPConnection(server.host, server.port, timeout=60)
@@ -527,7 +527,7 @@ def test_the_kernel_says_who_asks_over_the_socket(short_folder: Path) -> None:
     try:
         until(lambda: place.exists() and ask("root", "first") in ("200", "400"))
         assert ask("daemon", "x") == "401"  # nobody's colleague in a store of one
-        auth(root, "users", "add", "daemon", "--role", "editor", "--on", "experiment:hers/")
+        auth(str(root), "users", "add", "daemon", "--role", "editor", "--on", "experiment:hers/")
         assert (
             ask("daemon", "hers/one") == "200"
             and ask("daemon", "other") == "403"
@@ -538,13 +538,13 @@ def test_the_kernel_says_who_asks_over_the_socket(short_folder: Path) -> None:
         record = json.loads(rows[0][0])
         assert (record["actor"], record["channel"], record["identity"]) == ("daemon", "rest", "kernel")
         # Three people with three roles: one makes, one only looks, one also deletes.
-        auth(root, "users", "add", "bin", "--role", "viewer")
-        auth(root, "users", "add", "sys", "--role", "manager")
+        auth(str(root), "users", "add", "bin", "--role", "viewer")
+        auth(str(root), "users", "add", "sys", "--role", "manager")
         with open_store(str(root)) as store:
             number = str(store.database.execute("SELECT id FROM experiment WHERE name = 'hers/one'")[0][0])
         assert [ask(name, "hers/two") for name in ("bin", "games")] == ["403", "401"]
         assert [ask(name, number, "delete") for name in ("daemon", "bin", "sys")] == ["403", "403", "200"]
-        told = [json.loads(line) for line in auth(root, "log").splitlines()]
+        told = [json.loads(line) for line in auth(str(root), "log").splitlines()]
         seen = {
             (line["actor"], "refused" in line) for line in told if line.get("action") == "experiments/delete"
         }
@@ -565,7 +565,7 @@ def short_folder() -> Iterator[Path]:
 
 
 def test_the_server_of_a_job_is_the_jobs_alone(store_root: Path) -> None:
-    with open_store(str(store_root)):
+    with open_store():
         pass
     access.add_user(store_root, "ann", [Grant("manager", Scope("store"))])
     ann = access.create_token(store_root, "ann")[1]
@@ -578,7 +578,7 @@ def test_the_server_of_a_job_is_the_jobs_alone(store_root: Path) -> None:
     try:
         assert process.stdout is not None
         host, _, port = process.stdout.readline().strip().removeprefix("http://").partition(":")
-        server = Server(process, store_root, host, int(port))
+        server = Server(process, "", store_root, host, int(port))
         assert server.request("GET", "/version").status == 401
         assert request(server, "GET", "/version", ann).status == 401
         assert (

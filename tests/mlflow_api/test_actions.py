@@ -89,14 +89,14 @@ PEOPLE = {
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    root = tmp_path_factory.mktemp("actions") / "store"
-    open_store(str(root)).close()
+def site(shared_store: str) -> Iterator[Site]:
+    with open_store(shared_store) as store:
+        root = store.root
     tokens: dict[str, str] = {}
     for name, grants in (("boss", [(MANAGER, "store")]), *PEOPLE.items()):
         access.add_user(root, name, [Grant(role, scope_of(place)) for role, place in grants])
         tokens[name] = access.create_token(root, name)[1]
-    site = Site(start(root), tokens, tokens["boss"])
+    site = Site(start(shared_store), tokens, tokens["boss"])
     site.make()
     yield site
     site.server.stop()

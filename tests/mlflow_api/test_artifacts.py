@@ -224,7 +224,7 @@ def test_an_object_store_that_does_not_answer_holds_up_only_who_deletes_there(
     server = new_server()
     run_id = server.new_run()
     place = "s3://bucket/prefix"
-    with open_store(str(server.root)) as store:
+    with open_store(server.store) as store:
         set_destination(store.database, store.root, Destination(place))
         journal = Journal(server.root, run_id, ATTEMPT, role=ROLE)
         journal.meta("artifact", path="far.bin", size=3, sha256="ab" * 32, how="copy")

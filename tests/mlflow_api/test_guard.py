@@ -143,7 +143,7 @@ def test_a_killed_server_loses_nothing_it_acknowledged(new_server: Callable[...,
     stop.set()
     for thread in threads:
         thread.join()
-    again = new_server(root=server.root)
+    again = new_server(store=server.store)
     for run_id in run_ids:
         points = again.get("metrics/get-history", run_id=run_id, metric_key="m")["metrics"]
         found = [point["step"] for point in points]
@@ -154,7 +154,7 @@ def test_a_killed_server_loses_nothing_it_acknowledged(new_server: Callable[...,
         again.post("runs/update", run_id=run_id, status="FINISHED", end_time=5)
     again.stop()
     assert not os.listdir(server.root / "open")
-    with open_store(str(server.root)) as store:
+    with open_store(server.store) as store:
         store.refresh(None)
         assert {run.status for run in store.runs(run_ids)} == {"FINISHED"}
         assert all(not run.damage and not run.skipped for run in store.runs(run_ids))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import math
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,7 +49,7 @@ def test_a_run_from_birth_to_end(new_server: Callable[..., Server]) -> None:
     again = server.get("runs/get", run_id=run_id)["run"]["info"]
     assert again["status"] == "RUNNING" and "end_time" not in again
     server.stop()
-    with open_store(str(server.root)) as store:
+    with open_store(server.store) as store:
         mine = store.run("first")
         assert (mine.experiment, mine.user, mine.start_ms) == ("vision/cifar", "ann", 1_700_000_000_000)
         assert mine.facts["git"]["commit"] == "a" * 40
@@ -218,7 +217,7 @@ def test_experiments_are_deleted_with_their_runs_and_come_back(server: Server) -
 def test_a_persons_edit_and_a_clients_tag_meet(server: Server) -> None:
     run_id = server.new_run(run_name="given")
     server.post("runs/set-tag", run_id=run_id, key="k", value="client")
-    with open_store(str(server.root)) as store:
+    with open_store(server.store) as store:
         store.set_tags([run_id], {"k": "person"})
         store.rename(run_id, "mine")
     assert {"key": "k", "value": "person"} in server.get("runs/get", run_id=run_id)["run"]["data"]["tags"]
@@ -231,7 +230,7 @@ def test_a_persons_edit_and_a_clients_tag_meet(server: Server) -> None:
     ] == "theirs"
     server.post("runs/delete-tag", run_id=run_id, key="k")
     assert server.call("POST", "runs/delete-tag", run_id=run_id, key="k").status == 404
-    with open_store(str(server.root)) as store:
+    with open_store(server.store) as store:
         assert store.undo().sentence.startswith(
             "Undid: Renamed"
         )  # the person's own last change, not the client's
@@ -416,6 +415,5 @@ def test_one_point_at_a_time_costs_few_bytes(new_server: Callable[..., Server]) 
     server.stop()
     written = sum(path.stat().st_size for path in (server.root / "runs").rglob("*.jsonl"))
     assert written / 2000 < 100
-    assert sqlite3.connect(server.root / "mltrack.db").execute("SELECT sum(count) FROM block").fetchone() == (
-        2000,
-    )
+    with open_store(server.store) as store:
+        assert store.database.execute("SELECT sum(count) FROM block")[0][0] == 2000

@@ -37,7 +37,7 @@ class Theirs:
 
     def __init__(self, address: str, model: str) -> None:
         host, port = address.removeprefix("http://").split(":")
-        self.server = Server(cast("Any", None), Path(), host, int(port))
+        self.server = Server(cast("Any", None), "", Path(), host, int(port))
         self.model = model
         self.run_id = self.server.new_run(run_name=f"train {model}")
         self.server.post("registered-models/create", name=model)

@@ -148,17 +148,17 @@ def test_a_role_that_was_given_meanwhile_counts_at_once(
 ) -> None:
     way, server = between
     run_id = server.new_run(run_name="one")
-    auth(server.root, "users", "add", "ann", "--role", "viewer")
-    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", auth(server.root, "token", "create", "ann"))
+    auth(server.store, "users", "add", "ann", "--role", "viewer")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", auth(server.store, "token", "create", "ann"))
     with open_store(way.address) as store:
         until(lambda: store.refresh(0.2) is not None and len(store.runs([run_id])) == 1, 60)
         until(lambda: store.identity(20).guarded, 60)
         with pytest.raises(Forbidden, match="you are viewer here"):
             store.set_tags([run_id], {"a": "b"})
-        auth(server.root, "role", "grant", "ann", "editor", "--on", "store")
+        auth(server.store, "role", "grant", "ann", "editor", "--on", "store")
         store.set_tags([run_id], {"a": "b"})
         assert [*who(store)["refusals"]["experiment"]] == [*who(store)["refusals"]["model"]] == ["manager"]
-        auth(server.root, "role", "grant", "ann", "manager", "--on", "store")
+        auth(server.store, "role", "grant", "ann", "manager", "--on", "store")
         until(lambda: "manager" not in who(store, again=True)["refusals"]["model"], 60)
 
 
@@ -167,8 +167,8 @@ def test_a_key_that_was_refused_asks_again_for_the_next_press(
 ) -> None:
     way, server = between
     server.new_run(run_name="one")
-    auth(server.root, "users", "add", "bob", "--role", "viewer")
-    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", auth(server.root, "token", "create", "bob"))
+    auth(server.store, "users", "add", "bob", "--role", "viewer")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", auth(server.store, "token", "create", "bob"))
     monkeypatch.setenv("PYTHONPATH", command_environment()["PYTHONPATH"])
 
     async def story() -> None:
@@ -187,7 +187,7 @@ def test_a_key_that_was_refused_asks_again_for_the_next_press(
             assert "you are viewer here" in help_line("tag") and "you are viewer" not in help_line("sort")
             await pilot.press("escape")
             await until_shown(pilot, lambda: isinstance(app.screen, RunsScreen))
-            auth(server.root, "role", "grant", "bob", "editor", "--on", "store")
+            auth(server.store, "role", "grant", "bob", "editor", "--on", "store")
             await pilot.press("T")
             await until_shown(pilot, lambda: not app.refusal("runs", "tag"))
 

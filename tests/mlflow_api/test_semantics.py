@@ -62,7 +62,7 @@ def test_a_tag_moves_a_run_in_its_family(server: Server) -> None:
     one, other, child = (server.new_run(run_name=name) for name in ("one", "other", "child"))
 
     def parent() -> str | None:
-        with open_store(str(server.root)) as store:
+        with open_store(server.store) as store:
             store.refresh(None)
             return store.run(child).parent_id
 
@@ -83,7 +83,7 @@ def test_the_contexts_of_a_data_set_are_kept_though_clients_see_the_first(server
         server.post("runs/log-inputs", run_id=run_id, datasets=[{"dataset": data, "tags": [tag]}])
     (shown,) = server.get("runs/get", run_id=run_id)["run"]["inputs"]["dataset_inputs"]
     assert tags(shown) == {"mlflow.data.context": "train"}
-    with open_store(str(server.root)) as store:
+    with open_store(server.store) as store:
         store.refresh(None)
         assert sorted(entry["context"] for entry in store.run(run_id).inputs) == ["eval", "train"]
 

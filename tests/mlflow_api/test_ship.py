@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.mlflow_api.conftest import COMMAND, Server, start, until
+from tests.mlflow_api.conftest import COMMAND, Server, until
 
 from mltrack.store import access, open_store
 from mltrack.store.client.destination import Destination
@@ -45,10 +45,9 @@ def environment(where: str, spool: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A spool; its companions, and nobody else's, are ended after the test."""
+def spool(tmp_path: Path) -> Iterator[Path]:
+    """The spool of trainings; its companions, and nobody else's, are ended after the test."""
     place = tmp_path / "spool"
-    monkeypatch.setenv("MLTRACK_SPOOL", str(place))
     yield place
     for shipper in shippers(place):
         shipper.kill()
@@ -90,7 +89,7 @@ def test_whose_a_run_is_says_the_token_that_sent_it(new_server: Callable[..., Se
         check=True,
     )
     run_id = done.stdout.split()[0]
-    with open_store(str(server.root)) as store:
+    with open_store(server.store) as store:
 
         def owner() -> str:
             store.refresh(None)
@@ -126,7 +125,7 @@ def test_a_training_logs_to_a_server(new_server: Callable[..., Server], spool: P
         name: (theirs / name).read_bytes() for name in names
     }
     server.stop()
-    with open_store(str(server.root)) as store:
+    with open_store(server.store) as store:
         store.refresh(None)
         run = store.run(run_id)
         assert (run.status, run.params["lr"], run.skipped, run.damage) == ("FINISHED", "0.1", 0, None)
@@ -138,7 +137,7 @@ def test_what_a_server_received_is_in_its_postgresql_without_being_asked_for(
 ) -> None:
     """Others may open that database directly, on machines that do not see the server's journals."""
     with open_store(postgres_url) as store:
-        server = new_server(root=postgres_url)
+        server = new_server(store=postgres_url)
         process = subprocess.run(
             [sys.executable, "-c", TRAIN, "300"],
             env=environment(server.address, tmp_path / "spool of the training"),
@@ -160,8 +159,10 @@ def test_what_a_server_received_is_in_its_postgresql_without_being_asked_for(
         until(lambda: bool(store.runs([made])) and "loss" in store.runs([made])[0].metrics, 60)
 
 
-def test_killing_either_side_loses_and_doubles_nothing(tmp_path: Path, spool: Path) -> None:
-    server = start(tmp_path / "served")
+def test_killing_either_side_loses_and_doubles_nothing(
+    new_server: Callable[..., Server], spool: Path
+) -> None:
+    server = new_server()
     training = subprocess.Popen(
         [sys.executable, "-c", TRAIN, "2000", "halt"],
         env=environment(server.address, spool),
@@ -170,7 +171,6 @@ def test_killing_either_side_loses_and_doubles_nothing(tmp_path: Path, spool: Pa
         text=True,
     )
     assert training.stdin is not None and training.stdout is not None
-    again = None
     try:
         run_id = training.stdout.readline().strip()
         until(lambda: len(history(server, run_id)) > 0, 60)
@@ -180,7 +180,7 @@ def test_killing_either_side_loses_and_doubles_nothing(tmp_path: Path, spool: Pa
         training.stdin.write("\n")
         training.stdin.flush()
         training.wait(60)
-        again = start(tmp_path / "served")
+        again = new_server()
         server.port = again.port
         # The address of the spool is that of the first server: it is sent on to the second one, twice.
         root = next(spool.iterdir())
@@ -190,11 +190,11 @@ def test_killing_either_side_loses_and_doubles_nothing(tmp_path: Path, spool: Pa
         assert history(again, run_id) == [1 / (step + 1) for step in range(2000)]
     finally:
         training.kill()
-        if again is not None:
-            again.stop()
 
 
-def test_what_waited_for_an_absent_server_is_sent_by_hand(tmp_path: Path, spool: Path) -> None:
+def test_what_waited_for_an_absent_server_is_sent_by_hand(
+    new_server: Callable[..., Server], spool: Path
+) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -207,16 +207,11 @@ def test_what_waited_for_an_absent_server_is_sent_by_hand(tmp_path: Path, spool:
     ship = [*COMMAND, "--store", where, "ship"]
     refused = subprocess.run(ship, env=environment(where, spool), capture_output=True, text=True, check=False)
     assert refused.returncode == 5 and "does not answer" in refused.stderr
-    server = start(tmp_path / "served", "--port", str(port))
-    try:
-        for expected in ("Sent", "Sent 0 B"):
-            sent = subprocess.run(
-                ship, env=environment(where, spool), capture_output=True, text=True, check=True
-            )
-            assert expected in sent.stdout, sent
-        assert len(history(server, done.stdout.split()[0])) == 100
-    finally:
-        server.stop()
+    server = new_server("--port", str(port))
+    for expected in ("Sent", "Sent 0 B"):
+        sent = subprocess.run(ship, env=environment(where, spool), capture_output=True, text=True, check=True)
+        assert expected in sent.stdout, sent
+    assert len(history(server, done.stdout.split()[0])) == 100
 
 
 def test_pieces_in_any_order_and_number_make_the_same_file(server: Server, tmp_path: Path) -> None:
@@ -327,7 +322,7 @@ def test_what_the_server_confirmed_goes_from_the_spool_whoever_is_killed(
     # One has a file that the server never saw, one is unknown to it by now: both stay.
     (folders[1] / "later.txt").write_text("made here since")
     server.post("runs/delete", run_id=runs[2])
-    purge = [*COMMAND, "--store", str(server.root), "gc", "--days", "0", "--yes"]
+    purge = [*COMMAND, "--store", server.store, "gc", "--days", "0", "--yes"]
     subprocess.run(purge, capture_output=True, check=True)
     assert server.call("GET", "runs/get", run_id=runs[2]).status == 404
     killed = tidy(most=1)
@@ -373,7 +368,7 @@ def test_the_spool_goes_only_while_the_server_still_has_every_byte(
     # Sealed journals, and artifacts that lie only in an object store by now, are there all the same.
     place = "s3://bucket/prefix"
     made = theirs / "artifacts" / "made" / "text.txt"
-    with open_store(str(server.root)) as store:
+    with open_store(server.store) as store:
         set_destination(store.database, store.root, Destination(place))
         journal = Journal(server.root, run_id, ATTEMPT, role=ROLE)
         digest = hashlib.sha256(made.read_bytes()).hexdigest()

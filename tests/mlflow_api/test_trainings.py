@@ -21,7 +21,7 @@ STEPS = 12
 
 
 @pytest.fixture
-def app(tmp_path: Path) -> Iterator[Callable[[Path], Terminal]]:
+def app(tmp_path: Path) -> Iterator[Callable[[str], Terminal]]:
     """Opens the app on a store in a terminal."""
     if shutil.which("tmux") is None:
         pytest.skip("tmux is not installed: apt-get install tmux")
@@ -30,8 +30,8 @@ def app(tmp_path: Path) -> Iterator[Callable[[Path], Terminal]]:
     environ = {**kept, "XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT / "src"), "LC_ALL": "C.UTF-8"}
     opened: list[Terminal] = []
 
-    def open_app(store: Path) -> Terminal:
-        opened.append(Terminal(tmp_path / "terminal", environ, 100, 30, *APP, "--store", str(store)))
+    def open_app(store: str) -> Terminal:
+        opened.append(Terminal(tmp_path / "terminal", environ, 100, 30, *APP, "--store", store))
         return opened[-1]
 
     yield open_app
@@ -50,7 +50,7 @@ def app(tmp_path: Path) -> Iterator[Callable[[Path], Terminal]]:
 )
 def test_a_training_is_seen_while_it_goes_on(
     new_server: Callable[..., Server],
-    app: Callable[[Path], Terminal],
+    app: Callable[[str], Terminal],
     tmp_path: Path,
     name: str,
     experiment: str,
@@ -72,7 +72,7 @@ def test_a_training_is_seen_while_it_goes_on(
         said = next((line for line in training.stdout if line.startswith("half ")), "")
         assert said, (tmp_path / "said").read_text()[-3000:]
         run_id = said.split()[1]
-        with open_store(str(server.root)) as store:
+        with open_store(server.store) as store:
 
             def half_way() -> bool:
                 store.refresh(1)
@@ -84,7 +84,7 @@ def test_a_training_is_seen_while_it_goes_on(
             assert (run.status, run.experiment) == ("RUNNING", experiment) and param in run.params
             before = run.metrics[metric].count
             assert 1 <= before < STEPS
-            seen = app(server.root)
+            seen = app(server.store)
             seen.until(rf"{re.escape(run.name)} .*● running")
             seen.press("Enter").until(rf"(?s)› {re.escape(run.name)} .*running.*{re.escape(metric)}")
             training.stdin.write("\n")

@@ -106,9 +106,11 @@ def test_the_documented_table_of_keys_is_the_table() -> None:
     )
 
 
-# A test of the store or of the app takes its store from a fixture, which gives one in each engine, or is listed with a reason.
+# A test of the store, the server or the app takes its store from a fixture, which gives one in each engine, or is listed with a reason.
 OPENS_A_STORE = re.compile(r'open_store\(|"--store"|set_store\(|MLTRACK_STORE')
-STORE_OF_A_FIXTURE = re.compile(r"\b(store_root|store_address|small_store|demo_store|own_demo|follow)\b")
+STORE_OF_A_FIXTURE = re.compile(
+    r"\b(store_root|store_address|small_store|demo_store|own_demo|follow|shared_store|new_server|server: Server)\b"
+)
 
 
 def test_stores_of_tests_are_tried_in_both_engines_or_a_reason_is_given() -> None:
@@ -120,7 +122,7 @@ def test_stores_of_tests_are_tried_in_both_engines_or_a_reason_is_given() -> Non
     forgotten = [
         name
         for name, text in texts()
-        if re.match(r"tests/(store|tui)/test_", name) and name not in listed
+        if re.match(r"tests/(store|tui|mlflow_api)/test_", name) and name not in listed
         if OPENS_A_STORE.search(text) and not STORE_OF_A_FIXTURE.search(text)
     ]
     assert not forgotten, "take the store from a fixture, or say in tests/databases.py why it is a folder"
