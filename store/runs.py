@@ -89,7 +89,8 @@ def read_runs(
             if value is not None:
                 tags.setdefault(run, {})[key] = value
         for run, *fields in database.execute(
-            f"SELECT run, name, digest, context, source, digest_kind, size, detail FROM run_input WHERE run IN ({marks}) ORDER BY name",
+            f"SELECT run, name, digest, context, source, digest_kind, size, detail FROM run_input WHERE run IN ({marks})"
+            " ORDER BY name, digest, context",
             ids,
         ):
             inputs.setdefault(run, []).append(

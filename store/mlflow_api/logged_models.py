@@ -70,6 +70,7 @@ def _save(api: Api, row: Row, sentence: str, touched: bool = False) -> Row:
 
 
 def _metrics(api: Api, model_id: str) -> list[Answer]:
+    api.writers.fold_all()  # any run may have logged some of them
     rows = api.database.execute(
         "SELECT m.key, m.value, m.time_ms, m.step, r.run_id, m.dataset_name, m.dataset_digest FROM model_metric m"
         " JOIN run r ON r.id = m.run WHERE m.model_id = ? ORDER BY m.key, m.time_ms, m.step",
@@ -156,8 +157,6 @@ def create(api: Api, fields: Fields) -> Answer:
 
 def get(api: Api, fields: Fields) -> Answer:
     row = _row(api, fields.text("model_id"), fields.flag("allow_deleted"))
-    if row["run_id"]:
-        api.writers.fold_all()
     return {"model": shown(api, row)}
 
 
@@ -220,7 +219,6 @@ def log_params(api: Api, fields: Fields) -> Answer:
 
 
 def search_models(api: Api, fields: Fields) -> Answer:
-    api.writers.fold_all()
     most = check_count("max_results", fields.whole("max_results") or 100, 1000)
     if fields.values.get("experiment_ids") is None:
         fields.need("experiment_ids")

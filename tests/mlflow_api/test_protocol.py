@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.mlflow_api.conftest import Server
+from tests.mlflow_api.conftest import Answer, Server
 
 from mltrack.store import open_store
 
@@ -392,6 +392,28 @@ def test_logged_models_are_found_by_what_was_said_of_them(server: Server) -> Non
     assert run["outputs"]["model_outputs"] == [{"model_id": model_id, "step": 3}]
     assert server.request("DELETE", f"/api/2.0/mlflow/logged-models/{model_id}", b"{}", JSON).status == 200
     assert server.call("GET", f"logged-models/{model_id}").status == 404
+
+
+def test_a_metric_of_a_logged_model_is_in_the_next_answer(server: Server) -> None:
+    run_id = server.new_run()
+    made = server.post("logged-models", experiment_id="0", name="of nobody")["model"][
+        "info"
+    ]  # no run made it
+    place = f"logged-models/{made['model_id']}"
+    metric = {"key": "acc", "timestamp": 1, "model_id": made["model_id"]}
+
+    def values(answer: Answer) -> list[float]:
+        return [each["value"] for each in answer.json["model"]["data"]["metrics"]]
+
+    for step, (method, path, fields) in enumerate(
+        (
+            ("GET", place, {}),
+            ("PATCH", f"{place}/tags", {"tags": [{"key": "k", "value": "v"}]}),
+            ("PATCH", place, {"status": "LOGGED_MODEL_READY"}),
+        )
+    ):
+        server.post("runs/log-metric", run_id=run_id, value=step, step=step, **metric)
+        assert values(server.call(method, path, **fields)) == [float(each) for each in range(step + 1)], path
 
 
 def test_one_point_at_a_time_costs_few_bytes(new_server: Callable[..., Server]) -> None:

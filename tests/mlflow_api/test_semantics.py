@@ -88,6 +88,20 @@ def test_the_contexts_of_a_data_set_are_kept_though_clients_see_the_first(server
         assert sorted(entry["context"] for entry in store.run(run_id).inputs) == ["eval", "train"]
 
 
+def test_data_sets_of_one_name_stand_in_one_order(server: Server) -> None:
+    run_id = server.new_run()
+    for digest, context in (("b", "train"), ("a", "train"), ("a", "eval")):
+        data = {"name": "n", "digest": digest, "source_type": "local", "source": "s"}
+        tag = {"key": "mlflow.data.context", "value": context}
+        server.post("runs/log-inputs", run_id=run_id, datasets=[{"dataset": data, "tags": [tag]}])
+    with open_store(server.store) as store:
+        store.refresh(None)
+        inputs = [(entry["digest"], entry["context"]) for entry in store.run(run_id).inputs]
+    assert inputs == [("a", "eval"), ("a", "train"), ("b", "train")]
+    shown = server.get("runs/get", run_id=run_id)["run"]["inputs"]["dataset_inputs"]
+    assert [entry["dataset"]["digest"] for entry in shown] == ["a", "b"]
+
+
 def test_a_file_of_a_run_in_the_trash_is_kept(server: Server) -> None:
     run_id = server.new_run()
     server.post("runs/delete", run_id=run_id)
