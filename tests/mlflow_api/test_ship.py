@@ -133,14 +133,14 @@ def test_a_training_logs_to_a_server(new_server: Callable[..., Server], spool: P
 
 
 def test_what_a_server_received_is_in_its_postgresql_without_being_asked_for(
-    new_server: Callable[..., Server], postgres_url: str, spool: Path, tmp_path: Path
+    new_server: Callable[..., Server], postgres_url: str, spool: Path
 ) -> None:
     """Others may open that database directly, on machines that do not see the server's journals."""
     with open_store(postgres_url) as store:
         server = new_server(store=postgres_url)
         process = subprocess.run(
             [sys.executable, "-c", TRAIN, "300"],
-            env=environment(server.address, tmp_path / "spool of the training"),
+            env=environment(server.address, spool),
             capture_output=True,
             text=True,
             timeout=120,
