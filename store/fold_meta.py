@@ -413,6 +413,17 @@ def _status(at: _Context, record: dict[str, Any]) -> None:
     at.state.offer("status", at.stamp, said)
 
 
+def _lost(at: _Context, record: dict[str, Any]) -> None:
+    if record["v"] is None:
+        at.state.offer(f"lost {at.name.attempt}", at.stamp, None)
+        return
+    status, reason, end = record["v"]
+    if status not in ("LOST", "KILLED"):
+        raise ValueError("status")
+    said = {"status": status, "reason": str(reason), "end": _whole(end)}
+    at.state.offer(f"lost {at.name.attempt}", at.stamp, said)
+
+
 def _experiment(at: _Context, record: dict[str, Any]) -> None:
     at.state.offer("experiment", at.stamp, str(record["v"]))
 
@@ -430,6 +441,7 @@ def _artifacts(at: _Context, record: dict[str, Any]) -> None:
 # What another tool says of a run that it owns: it may say otherwise tomorrow, so none of this is final as in a journal.
 _OF_SOURCES: dict[str, Callable[[_Context, dict[str, Any]], None]] = {
     "status": _status,
+    "lost": _lost,
     "experiment": _experiment,
     "lifecycle": _lifecycle,
     "artifacts": _artifacts,

@@ -20,6 +20,7 @@ SLICE_BYTES = 256 * 1024
 # A line that does not end within this is not a record of ours; reading on for its end would eat the memory.
 LINE_BYTES = 64 * 1024 * 1024
 _TAIL = 256
+_LAST_BYTES = 64 * 1024
 _JID = re.compile(r"[0-9a-f]{16}")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 # A rank beyond every cluster is damage; the fold packs ranks into 18 bits.
@@ -112,6 +113,19 @@ def read_header(path: Path) -> JournalName | None:
     if not right:
         raise JournalProblem(f"{path.name} line 1 is not a journal header")
     return name
+
+
+def last_record(path: Path) -> dict[str, Any]:
+    """The last record of a meta journal: "close" is the one behind which nothing follows. {} for one that cannot be read, or is
+    longer than that ever is. Raises OSError."""
+    with _open(path) as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_BYTES))
+        last = file.read().rstrip(b"\n").rpartition(b"\n")[2]
+    try:
+        record = orjson.loads(last)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _open(path: Path) -> BinaryIO:

@@ -29,7 +29,8 @@ class Evidence:
 class Here:
     """Who we are, for telling our own processes from other hosts', and what time the store's filesystem has."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path | None) -> None:
+        """``root`` None: of a store in which nothing may be written, so that this machine's clock must do."""
         self.identity = host.identity()
         self._root = root
 
@@ -64,10 +65,25 @@ class Here:
         return Evidence(False, silent >= QUIET_SECONDS, "")
 
 
-def _filesystem_now(root: Path) -> int:
+def how_it_died(folder: Path | None, jid: str, why: str) -> tuple[str, str, int | None]:
+    """KILLED with the signal and when (ms), where the process left its mark while dying, else LOST with the proof."""
+    if folder is not None:
+        for number, name in ((15, "SIGTERM"), (1, "SIGHUP")):
+            try:
+                facts = os.stat(folder / f"signal.{jid}.{number}")
+                if facts.st_size > 0:
+                    return "KILLED", f"signal {number} ({name})", facts.st_mtime_ns // 1_000_000
+            except OSError:
+                continue
+    return "LOST", why, None
+
+
+def _filesystem_now(root: Path | None) -> int:
     """The time the filesystem gives a file now: heartbeats are mtimes, and its clock may differ from ours."""
     import time
 
+    if root is None:
+        return time.time_ns() // 1_000_000
     probe = root / "open" / f".now-{random_hex(8)}"
     try:
         fd = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -1,9 +1,10 @@
 """The near side of a mirror: a process that keeps a copy of another machine's journals, over one connection of the system's ssh.
 
 The copy is what a followed mltrack store is read from: ``runs/``, ``open/`` and ``decisions.jsonl``, in a folder of this user's
-cache. ``mirror.json`` beside them says how it went: {"looked": when all had come, "tried": when that was tried last, "changes":
-how often something came, "problem": why nothing comes, "root": where the store lies over there}; times in ms of this machine's
-clock. The other side is store/mirror_far.py, and nothing it says names a file outside of the copy.
+cache, with ``proofs.json``, what is proven over there of writers that ended without a word. ``mirror.json`` beside them says how it
+went: {"looked": when all had come, "tried": when that was tried last, "changes": how often something came, "problem": why nothing
+comes, "root": where the store lies over there}; times in ms of this machine's clock. The other side is store/mirror_far.py, and
+nothing it says names a file outside of the copy.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from mltrack.store.mirror_far import (
 from mltrack.store.ssh_address import Remote, remote_of
 
 LOCK = "lock"
+PROOFS = "proofs.json"
 # Something runs there: its points are here within this. Nothing runs: looked at less and less often.
 LIVE_SECONDS, IDLE_SECONDS = 2.0, 30.0
 # A connection is tried again after 2, 4, 8 ... seconds.
@@ -51,6 +53,7 @@ _LINE = 16 << 20
 _ANSWER_SECONDS = 3.0
 _GREETING = 100
 _LAST_WORDS = 2000
+_PROOF_LENGTH = 200
 
 
 class Lost(Exception):
@@ -99,9 +102,7 @@ class Mirror:
 
     def _note(self, **values: Any) -> None:
         self.state.update(values)
-        part = self._folder / f".{STATE}"
-        part.write_text(json.dumps(self.state))
-        os.replace(part, self._folder / STATE)
+        _replace(self._folder / STATE, self.state)
 
     def leave(self) -> None:
         """End the connection, in another thread than that which looks. That there was no answer is worth knowing for the next."""
@@ -222,6 +223,8 @@ class Mirror:
                 came = True
                 for run in message["gone"]:
                     shutil.rmtree(self._place(str(run)), ignore_errors=True)
+            elif "lost" in message:
+                came |= self._take_proofs(message["lost"])
             elif "done" in message:
                 break
         # Behind the bytes: a run without a marker is read once more, and then at rest.
@@ -242,6 +245,21 @@ class Mirror:
             os.utime(path, ns=(at, at))
             came = True
         return came
+
+    def _take_proofs(self, said: dict[str, list[Any]]) -> bool:
+        """Whether they are others than before."""
+        proofs = {
+            marker: [str(status), str(proof)[:_PROOF_LENGTH], int(at)]
+            for marker, (status, proof, at) in said.items()
+            if MARKER.fullmatch(marker)
+        }
+        try:
+            if json.loads((self._folder / PROOFS).read_bytes()) == proofs:
+                return False
+        except (OSError, ValueError):
+            pass  # the first
+        _replace(self._folder / PROOFS, proofs)
+        return True
 
     def _take_piece(self, message: dict[str, Any], source: IO[bytes]) -> None:
         run, _, name = str(message["file"]).partition("/")
@@ -303,6 +321,12 @@ def _write(path: Path, at: int, data: bytes) -> None:
         os.ftruncate(fd, at)
     finally:
         os.close(fd)
+
+
+def _replace(path: Path, value: dict[str, Any]) -> None:
+    part = path.with_name(f".{path.name}")
+    part.write_text(json.dumps(value))
+    os.replace(part, path)
 
 
 def _say(sink: IO[bytes], message: dict[str, Any]) -> None:

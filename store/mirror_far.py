@@ -8,6 +8,7 @@ from the other side, which says what it has; the answer ``{"differ": [shard, ...
     {"file": "RUN/NAME", "at": n, "size": n, "whole": b}   with that many bytes behind the line; RUN is "" for decisions.jsonl
     {"run": RUN, "mtime": ns, "names": [...]}              all of a run has come, and these are its files
     {"gone": [RUN, ...]}                                   runs that are not here any more
+    {"lost": {marker: [status, proof, ms]}}                whose writers are proven dead: all of them, when they are others than before
     {"done": 1}
 
 Only whole lines go over, and nothing behind a hole (docs/journal.md). Only reads; the store's database is not opened.
@@ -29,6 +30,7 @@ from mltrack import __version__
 from mltrack.store.client.location import choose_store
 from mltrack.store.client.secrets import redact_url
 from mltrack.store.errors import BadInput
+from mltrack.store.proofs import Proof, Writers
 
 PROTOCOL = 1
 DECISIONS = "decisions.jsonl"
@@ -80,6 +82,8 @@ class FarSide:
         self._seen: dict[str, dict[str, tuple[int, int]]] = {}  # (bytes, mtime) of each file when it was read
         self._folders: dict[str, int] = {}  # mtimes: of shards, and of runs by their ids
         self._marked: set[str] = set()
+        self._writers = Writers()
+        self._lost: dict[str, Proof] | None = None
         self._all_at = float("-inf")
 
     def serve(self) -> None:
@@ -118,7 +122,8 @@ class FarSide:
     # -- a look
 
     def _look(self, _: Any) -> None:
-        marked = self._open()
+        beats = self._open()
+        marked = {name.partition(".")[2] for name in beats}
         everything = time.monotonic() - self._all_at > ALL_SECONDS
         self._decisions()
         for run, folder in self._runs(marked, everything):
@@ -127,9 +132,13 @@ class FarSide:
             self._gone()
             self._all_at = time.monotonic()
         self._marked = marked
+        lost = self._writers.lost(beats)
+        if lost != self._lost:
+            self._lost = lost
+            self._say({"lost": lost})
         self._say({"done": 1})
 
-    def _open(self) -> set[str]:
+    def _open(self) -> dict[str, int]:
         """Tell who writes, before anything is read: who ends meanwhile is told of the next time, with all it has written."""
         found: dict[str, int] = {}
         for name in _names(self._root / "open", MARKER):
@@ -138,7 +147,7 @@ class FarSide:
             except OSError:
                 continue
         self._say({"now": time.time_ns(), "open": found})
-        return {name.partition(".")[2] for name in found}
+        return found
 
     def _runs(self, marked: set[str], everything: bool) -> Iterator[tuple[str, str]]:
         """Runs that may have something new, those that go on first, then the newest."""
@@ -184,11 +193,12 @@ class FarSide:
         for name in sorted(files):  # what a run is before its points
             facts = files[name]
             state = (facts.st_size, facts.st_mtime_ns)
-            if seen.get(name) == state or (facts.st_size == held.get(name) and name not in seen):
-                seen[name] = state
+            if seen.get(name) == state:
                 continue
             try:
-                sent |= self._send(f"{folder}/{name}", f"{run}/{name}", held, name)
+                if facts.st_size != held.get(name) or name in seen:
+                    sent |= self._send(f"{folder}/{name}", f"{run}/{name}", held, name)
+                self._writers.look(Path(folder, name), state)
                 seen[name] = state
             except OSError:
                 continue  # not ours to read, or gone meanwhile
@@ -196,6 +206,7 @@ class FarSide:
         for name in lost:
             held.pop(name)
             seen.pop(name, None)
+            self._writers.forget(Path(folder, name))
         self._folders[run] = changed
         if sent or lost:
             newest = max([changed, *(facts.st_mtime_ns for facts in files.values())])
@@ -250,7 +261,8 @@ class FarSide:
         if gone and (self._root / "runs").is_dir():
             for run in gone:
                 self._held.pop(run)
-                self._seen.pop(run, None)
+                for name in self._seen.pop(run, ()):
+                    self._writers.forget(Path(run, name))
             self._say({"gone": gone})
 
 

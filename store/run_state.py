@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from mltrack.store.database import Database, Row
 from mltrack.store.experiments import ExperimentNames
 from mltrack.store.journal_state import REOPENED, save_state, whole_state
-from mltrack.store.liveness import QUIET_SECONDS, Here
+from mltrack.store.liveness import QUIET_SECONDS, Here, how_it_died
 from mltrack.store.pending import lay_over
 
 
@@ -77,13 +76,15 @@ def settle_run(
                 # Whoever wrote this has ended: the run goes on elsewhere, or waits for it, and silence proves nothing.
                 status, reason = end["status"], str(end.get("reason", ""))
                 ended = end.get("until")
-            elif status not in ("LOST", "KILLED") or _start_changed(row, begin):
+            elif (proven := _value(state, f"lost {newest}", None)) is not None:
+                status, reason, ended = proven["status"], proven["reason"], proven["end"]
+            elif row[20] or status not in ("LOST", "KILLED") or _start_changed(row, begin):
                 status, reason, ended = "RUNNING", "", None
             if here is not None and end is None:
                 last = heard or int(begin.get("start", 0))
                 evidence = here.judge(header, last)
                 if evidence.lost:
-                    status, reason, mark = _how_it_died(folder, jid, evidence.why)
+                    status, reason, mark = how_it_died(folder, jid, evidence.why)
                     # Its beats are older than its death, and the first is older than its start.
                     last = max(last, int(begin.get("start", 0)))
                     ended = mark if mark is not None and last <= mark <= last + 1000 * QUIET_SECONDS else last
@@ -184,16 +185,3 @@ def _value(state: dict[str, Any], name: str, default: Any) -> Any:
 def _start_changed(row: tuple[Any, ...], begin: dict[str, Any]) -> bool:
     """A newer attempt began after the run was judged lost."""
     return int(begin.get("start", 0)) > int(row[5] or 0)
-
-
-def _how_it_died(folder: Path | None, jid: str, why: str) -> tuple[str, str, int | None]:
-    """KILLED with the signal and when (ms), where the process left its mark while dying, else LOST with the proof."""
-    if folder is not None:
-        for number, name in ((15, "SIGTERM"), (1, "SIGHUP")):
-            try:
-                facts = os.stat(folder / f"signal.{jid}.{number}")
-                if facts.st_size > 0:
-                    return "KILLED", f"signal {number} ({name})", facts.st_mtime_ns // 1_000_000
-            except OSError:
-                continue
-    return "LOST", why, None

@@ -33,6 +33,7 @@ Rules for readers
   last changed and makes an unfinished run "quiet".
 
 Records beside those of the journal, for sources only: ``{"op": "status", "v": STATUS, "end": ms or None, "reason": text}``,
+``{"op": "lost", "v": [LOST or KILLED, the proof, end in ms] or None}`` (of the piece's attempt, unless that says how it ended),
 ``{"op": "experiment", "v": name}``, ``{"op": "lifecycle", "v": "active" | "trash"}`` and ``{"op": "artifacts", "v": where}``: the
 folder that holds the run's files, relative to the source's path, or absolute, or a URL. Every record has ``"t"`` (ms).
 """

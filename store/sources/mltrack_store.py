@@ -2,7 +2,7 @@
 
 Its database is not opened: journals and ``decisions.jsonl`` say everything (docs/journal.md), may be read while they are
 written, and need no locks. A run without an end shows as running, and quiet when its marker was not touched for long; nobody here
-can say more of its process.
+can say more of its process, but the machine that it runs on where that is asked (store/proofs.py), and its store by sealing it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,14 @@ import numpy as np
 import orjson
 
 from mltrack.store.fold_points import parse_points
-from mltrack.store.journal_reader import JournalName, JournalProblem, file_kind, read_header, read_slice
+from mltrack.store.journal_reader import (
+    JournalName,
+    JournalProblem,
+    file_kind,
+    last_record,
+    read_header,
+    read_slice,
+)
 from mltrack.store.sources.base import PIECE_BYTES, RUN_ID, Found, Piece, Reader, SourcePoints, why
 from mltrack.store.upkeep import unsealed
 
@@ -38,6 +46,8 @@ class MltrackReader(Reader):
         super().__init__(path)
         self._decided: dict[str, dict[str, tuple[int, Any]]] = {}
         self._beats: dict[str, int] = {}
+        self._lost: dict[str, dict[str, list[Any]]] = {}
+        """What is proven of writers that ended without a word, [status, proof, ms] by run and jid; only the other side can."""
         self._read_to = 0
 
     @classmethod
@@ -82,9 +92,9 @@ class MltrackReader(Reader):
         entries.sort(key=lambda entry: (entry[1] not in live, -entry[0]))
         for changed, run, folder in entries:
             before = known.get(run) or ""
-            mark = hashlib.blake2b(
-                repr((changed, self._decided.get(run))).encode(), digest_size=8
-            ).hexdigest()
+            lost = self._lost.get(run)
+            facts = (changed, self._decided.get(run), *([lost] if lost else []))
+            mark = hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()
             if run not in live and before == f"E{mark}":
                 continue
             # Of what is written to, the files themselves are compared, and the beat of who writes.
@@ -147,6 +157,7 @@ class MltrackReader(Reader):
         files: dict[str, list[Any]] = state.setdefault("files", {})
         damage: str | None = None
         heard = self._beats.get(run, 0)
+        silent: list[tuple[JournalName, int]] = []
         for kind in ("meta", "points"):
             for name in sorted(entry.name for entry in os.scandir(folder)):
                 named = file_kind(name.removesuffix(".zst"))
@@ -155,11 +166,15 @@ class MltrackReader(Reader):
                 path = folder / name
                 try:
                     heard = max(heard, os.stat(path).st_mtime_ns // 1_000_000)
-                    for records, points, skipped, journal in self._journal(path, f"{kind}.{named[1]}", files):
+                    for records, points, skipped, journal in self._journal(
+                        path, f"{kind}.{named[1]}", files, silent
+                    ):
                         yield self._piece(run, state, records, points, skipped, journal, damage, heard)
                 except (OSError, JournalProblem) as error:
                     reason = why(error) if isinstance(error, OSError) else str(error)
                     damage = f"runs/{run[:2]}/{run}/{name}: {reason}"
+        for record, journal in self._proofs(folder, run, state, silent):
+            yield self._piece(run, state, [record], [], 0, journal, damage, heard)
         records = self._decisions(run)
         digest = hashlib.blake2b(orjson.dumps(records), digest_size=8).hexdigest()
         if digest != state.get("decided") or damage:
@@ -170,14 +185,18 @@ class MltrackReader(Reader):
             yield self._piece(run, state, [], [], 0, None, damage, heard)
 
     def _journal(
-        self, path: Path, key: str, files: dict[str, list[Any]]
+        self, path: Path, key: str, files: dict[str, list[Any]], silent: list[tuple[JournalName, int]]
     ) -> Iterator[tuple[list[dict[str, Any]], list[list[Any]], int, JournalName]]:
         if path.name.endswith(".zst"):
             if files.get(key, [0, ""])[1] == "sealed":
                 return
             with tempfile.TemporaryDirectory() as temporary:
                 plain = unsealed(path, Path(temporary))
-                yield from self._journal(plain, key, files)
+                yield from self._journal(plain, key, files, silent)
+                last = last_record(plain)
+                if key.startswith("meta") and last.get("op") != "close" and (name := read_header(plain)):
+                    at = last.get("t")
+                    silent.append((name, at if type(at) is int else int(name.header.get("time", 0))))
             files[key] = [files.get(key, [0, ""])[0], "sealed"]
             return
         name = read_header(path)
@@ -204,6 +223,29 @@ class MltrackReader(Reader):
                     except (ValueError, KeyError, TypeError):
                         bad += 1
                 yield records, [], bad, name
+
+    def _proofs(
+        self, folder: Path, run: str, state: dict[str, Any], silent: list[tuple[JournalName, int]]
+    ) -> Iterator[tuple[dict[str, Any], JournalName]]:
+        """What is proven of writers that ended without a word, where it is new; ``silent``: those whose journals are sealed, which
+        their store does when a run has ended."""
+        told = state.get("lost", {})
+        proven = self._lost.get(run, {})
+        found: list[tuple[JournalName, list[Any] | None]] = []
+        for jid in sorted(proven.keys() | told.keys()):
+            if proven.get(jid) != told.get(jid):
+                with suppress(JournalProblem):  # its file is not here: sealed, what was proven holds
+                    name = read_header(folder / f"meta.{jid}.jsonl")
+                    found += [] if name is None else [(name, proven.get(jid))]
+        found += [
+            (name, ["LOST", "ended without a word, as its store says", at])
+            for name, at in silent
+            if not told.get(name.jid)
+        ]
+        for name, proof in found:
+            state["lost"] = {**state.get("lost", {}), name.jid: proof}
+            if name.role == "main":
+                yield {"op": "lost", "t": time.time_ns() // 1_000_000, "v": proof}, name
 
     def _decisions(self, run: str) -> list[dict[str, Any]]:
         records: list[dict[str, Any]] = []

@@ -12,12 +12,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
+import orjson
+
 from mltrack.store.client.journal import make_folder
 from mltrack.store.machines import mirror_folder, mirror_state, trouble_of
-from mltrack.store.mirror import LOCK, LONGEST_RETRY
+from mltrack.store.mirror import LOCK, LONGEST_RETRY, PROOFS
 from mltrack.store.sources.base import Found
 from mltrack.store.sources.mltrack_store import MltrackReader
 from mltrack.store.ssh_address import SCHEME
@@ -74,7 +77,17 @@ class SshReader(MltrackReader):
             if time.monotonic() >= until:
                 return False
             time.sleep(_WAIT_SECONDS)
+            if self.where not in _keepers:
+                self.ask()  # who kept it may have been about to end
         return True
+
+    def _read_proofs(self) -> None:
+        """Before the journals: what was written with the last breath is read, too."""
+        self._lost = {}
+        with suppress(FileNotFoundError):
+            for marker, proof in orjson.loads((self.path / PROOFS).read_bytes()).items():
+                jid, _, run = marker.partition(".")
+                self._lost.setdefault(run, {})[jid] = proof
 
     def _is_settled(self) -> bool:
         state = mirror_state(self.where)
@@ -83,8 +96,8 @@ class SshReader(MltrackReader):
         # What failed a moment ago fails again, and need not be waited for.
         if state.get("problem") and int(state["tried"]) > self._began - 1000 * LONGEST_RETRY:
             return True
-        # Another process keeps this mirror, at its own pace; only its first look takes long.
-        return bool(state.get("looked")) and _is_held(self.path / LOCK)
+        # Another process keeps this mirror, at its own pace; only its first look takes long. Ours has not looked yet.
+        return bool(state.get("looked")) and self.where not in _keepers and _is_held(self.path / LOCK)
 
     def scan(self, known: Mapping[str, str]) -> Iterator[Found | None]:
         self.ask()
@@ -92,6 +105,7 @@ class SshReader(MltrackReader):
         changes = int(state.get("changes", 0))
         # The state is written behind what it tells of; while much comes for the first time, that is read as it comes.
         if (changes != self._read or not state.get("looked")) and (self.path / "runs").is_dir():
+            self._read_proofs()
             yield from super().scan(known)
             self._read = changes
         if trouble := trouble_of(self.where):

@@ -7,6 +7,9 @@ import json
 import os
 import random
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,8 +20,10 @@ import pytest
 
 import mltrack
 from mltrack.store import open_store
+from mltrack.store.client import host
 from mltrack.store.mirror import Lost, Mirror
 from mltrack.store.mirror_far import FarSide
+from mltrack.store.proofs import Writers
 from mltrack.store.ssh_address import Remote
 
 HERE = Remote("box", None, "")
@@ -213,6 +218,9 @@ HOSTILE: tuple[dict[str, Any], ...] = (
     {"gone": ["../../.."]},
     {"gone": ["."]},
     {"open": ["x"], "now": "y"},
+    {"lost": {"../../../outside": ["LOST", "x", 1]}},
+    {"lost": {f"{'a' * 16}.{RUN}": ["LOST", "x", 1, 2]}},
+    {"lost": {f"{'a' * 16}.{RUN}": [["LOST"], "x", {}]}},
     {"file": 3},
 )
 
@@ -230,5 +238,114 @@ def test_nothing_the_other_side_says_leads_out_of_the_copy(tmp_path: Path, messa
     with pytest.raises((Lost, ValueError, KeyError, TypeError, AttributeError)):
         mirror.look_on(io.BytesIO(), wire)
     made = {path.relative_to(copy).parts[0] for path in set(tmp_path.rglob("*")) - before}
-    assert made <= {"runs", "open", "mirror.json"} and (tmp_path / "kept").read_text() == "kept"
+    assert (
+        made <= {"runs", "open", "mirror.json", "proofs.json"} and (tmp_path / "kept").read_text() == "kept"
+    )
     assert (copy / "runs").is_dir() and (copy / "open").is_dir()
+
+
+TRAINS = """
+import os, sys, time, mltrack
+with mltrack.start_run(run_name=sys.argv[1], system_metrics=False) as run:
+    mltrack.log_metric("loss", 0.5, 0)
+    print(run.run_id, flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_only_what_is_proven_there_is_told_of_a_writer(tmp_path: Path, connect: Callable[..., int]) -> None:
+    root, copy = tmp_path / "there", tmp_path / "copy"
+    environ = {**os.environ, "MLTRACK_STORE": str(root)}
+
+    def train(name: str) -> tuple[subprocess.Popen[str], str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", TRAINS, name],
+            env=environ,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        return process, process.stdout.readline().strip()
+
+    def proofs() -> dict[str, list[Any]]:
+        """By run id."""
+        connect(root)
+        found = json.loads((copy / "proofs.json").read_bytes())
+        return {marker.partition(".")[2]: proof for marker, proof in found.items()}
+
+    started = {name: train(name) for name in ("lives", "killed", "stopped", "elsewhere", "ends")}
+    try:
+        assert proofs() == {}
+        for name, number in (
+            ("killed", signal.SIGKILL),
+            ("stopped", signal.SIGTERM),
+            ("elsewhere", signal.SIGKILL),
+        ):
+            process, run_id = started[name]
+            if name == "elsewhere":  # of a machine that we know nothing of, and silent for a week
+                (meta,) = root.glob(f"runs/??/{run_id}/meta.*.jsonl")
+                head, rest = meta.read_text().split("\n", 1)
+                other = {**json.loads(head), "host": "node7", "machine": "7" * 12, "boot": "another"}
+                meta.write_text(f"{json.dumps(other)}\n{rest}")
+                old = meta.stat().st_mtime_ns - 7 * 86_400 * 10**9
+                for path in (meta, *root.glob(f"open/*.{run_id}")):
+                    os.utime(path, ns=(old, old))
+            process.send_signal(number)
+            process.wait(30)
+        process, ended = started["ends"]
+        process.communicate("\n", timeout=30)
+        killed, stopped = started["killed"], started["stopped"]
+        first = proofs()
+        assert {run: proof[:2] for run, proof in first.items()} == {
+            killed[1]: ["LOST", f"process {killed[0].pid} is gone"],
+            stopped[1]: ["KILLED", "signal 15 (SIGTERM)"],
+        }
+        # Somebody there looks: the markers of the dead go, and what is proven stays.
+        with open_store(str(root)) as theirs:
+            theirs.refresh(None)
+            runs = {run.run_id: run for run in theirs.runs([killed[1], stopped[1]])}
+            assert not [*root.glob(f"open/*.{killed[1]}")]
+            again = proofs()
+            assert again.keys() == first.keys()
+            for run_id, proof in again.items():
+                assert (runs[run_id].status, runs[run_id].reason) == tuple(proof[:2])
+                assert abs((runs[run_id].end_ms or 0) - proof[2]) < 16_000
+            # And where it has sealed their journals, that says that they have ended.
+            theirs.seal(older_than_seconds=-10)
+        assert proofs() == {}
+        with open_store(str(tmp_path / "mine")) as mine:
+            mine.add_source(str(copy))
+            mine.refresh(None)
+            seen = {run.run_id: (run.status, run.reason) for run in mine.runs(mine.search().run_ids)}
+        said = ("LOST", "ended without a word, as its store says")
+        assert seen[killed[1]] == seen[stopped[1]] == said and seen[ended] == ("FINISHED", "")
+        assert seen[started["lives"][1]] == ("RUNNING", "")
+    finally:
+        for process, _ in started.values():
+            process.kill()
+            process.communicate()
+
+
+def test_an_end_that_was_written_with_the_last_breath_is_no_loss(tmp_path: Path) -> None:
+    run = "0123456789abcdef" * 2
+    folder = tmp_path / "runs" / "01" / run
+    folder.mkdir(parents=True)
+    meta = folder / f"meta.{'a' * 16}.jsonl"
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    head = {"mltrack": 1, "kind": "meta", "jid": "a" * 16, "run": run, "attempt": "0", **host.identity()}
+    meta.write_text(json.dumps({**head, "pid": process.pid, "pstart": "1", "time": 1}) + "\n")
+    writers = Writers()
+
+    def look() -> None:
+        facts = meta.stat()
+        writers.look(meta, (facts.st_size, facts.st_mtime_ns))
+
+    look()
+    assert [*writers.lost({})] == [f"{'a' * 16}.{run}"]
+    with meta.open("a") as file:
+        file.write('{"op":"end","t":2,"status":"FINISHED"}\n{"op":"close","t":2,"points":0}\n')
+    assert writers.lost({}) == {}
+    look()
+    assert writers.lost({}) == {}

@@ -227,6 +227,46 @@ def test_a_live_run_of_another_machine_in_the_app(boxes: Boxes, open_app: OpenAp
     assert psutil.wait_procs(gone, 20)[1] == []
 
 
+def test_a_process_that_was_killed_there_is_lost_here_with_the_proof(boxes: Boxes, open_app: OpenApp) -> None:
+    here, a = (boxes.folder / name for name in ("here", "a"))
+    log(here, "at-home", 0.5)
+    training = subprocess.Popen(
+        [sys.executable, "-c", TRAINING], env={**boxes.environ, "MLTRACK_STORE": str(a)}, cwd=boxes.folder
+    )
+    try:
+        while not any((a / "open").glob("*.*")):
+            assert training.poll() is None
+            time.sleep(0.05)
+        app = open_app(boxes.environ, "--store", str(here), f"ssh://boxa{a}", columns=120, lines=30)
+        app.until("(?s)goes-on.{0,300}running")
+        training.kill()
+        training.wait()
+        # The marker is as fresh as that of a run that goes on: only over there is it known that nothing will come.
+        app.until(f"goes-on is lost: process {training.pid} is gone", 30)
+        app.press("Q")
+        assert app.finish() == 0
+        # It goes on as another process: what was proven of the first holds no more.
+        run = json.loads(boxes.command("--store", str(here), "show", "goes-on", "--json").stdout)
+        assert (run["status"], run["reason"]) == ("LOST", f"process {training.pid} is gone")
+        resumed = (
+            f"import mltrack\nwith mltrack.start_run(run_id={run['run_id']!r}, system_metrics=False): pass"
+        )
+        subprocess.run(
+            [sys.executable, "-c", resumed],
+            env={**boxes.environ, "MLTRACK_STORE": str(a)},
+            cwd=boxes.folder,
+            check=True,
+        )
+        deadline = time.monotonic() + 60
+        while run["status"] != "FINISHED":
+            assert time.monotonic() < deadline
+            run = json.loads(boxes.command("--store", str(here), "show", "goes-on", "--json").stdout)
+        assert run["reason"] == ""
+    finally:
+        training.kill()
+        training.wait()
+
+
 @pytest.mark.parametrize("host", ["-oProxyCommand=touch here;/x", "", "a b", "ann:secret@boxa"])
 def test_addresses_that_name_no_machine_are_refused(boxes: Boxes, host: str) -> None:
     store = boxes.folder / "store"
