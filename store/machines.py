@@ -13,6 +13,8 @@ from mltrack.store.ssh_address import SCHEME, remote_of
 
 if TYPE_CHECKING:
     from mltrack.store.database import Database
+    from mltrack.store.far_files import FarFiles
+    from mltrack.store.records import Run
 
 STATE = "mirror.json"
 """In a mirror: what it says of itself (store/mirror.py)."""
@@ -46,6 +48,15 @@ def place_over_there(address: str, run_id: str) -> str:
     assert remote is not None
     root = str(mirror_state(address).get("root") or remote.path)
     return f"{remote.host}:{root}/runs/{run_id[:2]}/{run_id}"
+
+
+def files_over_there(run: Run) -> FarFiles | None:
+    """Who fetches the files of a run from the machine that it is on; None for a run that is on no other machine."""
+    if not run.source.startswith(SCHEME):
+        return None
+    from mltrack.store.far_files import far_files
+
+    return far_files(run.source)
 
 
 def _followed(database: Database) -> list[str]:

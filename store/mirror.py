@@ -15,7 +15,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -29,12 +28,12 @@ from mltrack.store.mirror_far import (
     JOURNAL,
     LINE_BYTES,
     MARKER,
-    PROTOCOL,
     RUN_ID,
     SHARD,
     digest,
     sizes_in,
 )
+from mltrack.store.mirror_line import ENDS, Line, Lost, heard, hello, say
 from mltrack.store.ssh_address import Remote, remote_of
 
 LOCK = "lock"
@@ -48,16 +47,9 @@ UNWANTED_SECONDS = 60.0
 # A clock that is off by less than this is right: times over there stay as they are.
 _SKEW_NS = 5_000_000_000
 _SILENT_NS = 90_000_000_000
-_LINE = 16 << 20
 # Who has not answered in this time may be away.
 _ANSWER_SECONDS = 3.0
-_GREETING = 100
-_LAST_WORDS = 2000
 _PROOF_LENGTH = 200
-
-
-class Lost(Exception):
-    """Nothing comes any more; the message is the reason, or "" when ssh said it."""
 
 
 class Mirror:
@@ -115,52 +107,32 @@ class Mirror:
 
     def _connected(self) -> str:
         """Look over one connection, for as long as it lasts. Returns why it ended."""
-        command = self._remote.command(["worker", f"--journals={PROTOCOL}"], packed=True)
-        with tempfile.TemporaryFile() as errors:
-            try:
-                self.process = process = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
-                )
-            except OSError as error:
-                return f"No connection to {self._remote.host} (ssh cannot be started: {error.strerror}; is it installed?)"
-            assert process.stdin is not None and process.stdout is not None
-            self._waits_since = time.monotonic()
-            try:
-                self.look_on(process.stdin, process.stdout)
-            except Lost as lost:
-                why = str(lost)
-            except OSError as error:
-                # Ours is a disk that is full, or a folder that is not ours; a pipe that broke is the connection's end.
-                why = "" if isinstance(error, BrokenPipeError) else f"{error.filename}: {error.strerror}"
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                why = f"it does not answer as mltrack does: {error}"
-            finally:
-                self._waits_since = None
-                with suppress(OSError):
-                    process.stdin.close()
-                try:
-                    process.wait(2.0)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
-            why = why or _last_words(errors) or f"ssh ended with {process.returncode}"
-            if "--journals" in why:  # the option that we have called it with
-                why = "mltrack there is too old to hand over its journals; install the version that is here"
-        return f"No connection to {self._remote.host} ({why.rstrip('.')})"
+        try:
+            line = Line(self._remote)
+        except OSError as error:
+            return str(error.strerror)
+        self.process = line.process
+        self._waits_since = time.monotonic()
+        try:
+            self.look_on(line.sink, line.source)
+        except ENDS as error:
+            return line.end(error)
+        finally:
+            self._waits_since = None
 
     def look_on(self, sink: IO[bytes], source: IO[bytes]) -> NoReturn:
         """Look over a connection until it ends. Raises Lost, and ValueError and its kin for what nobody of ours would say."""
-        self._note(root=str(_hello(source)["root"]))
+        self._note(root=str(hello(source)["root"]))
         self._waits_since = None
-        _say(sink, {"shards": self._shards()})
-        differ = [shard for shard in _heard(source)["differ"] if SHARD.fullmatch(shard)]
+        say(sink, {"shards": self._shards()})
+        differ = [shard for shard in heard(source)["differ"] if SHARD.fullmatch(shard)]
         have = {run: sizes for shard in differ for run, sizes in self._shard(shard).items()}
         with suppress(FileNotFoundError):
             have[""] = {DECISIONS: (self._folder / DECISIONS).stat().st_size}
-        _say(sink, {"have": have})
+        say(sink, {"have": have})
         pause, first = LIVE_SECONDS, True
         while True:
-            _say(sink, {"look": 1})
+            say(sink, {"look": 1})
             came, live = self._take(source)
             if came or first:  # before the first there may be what came when a connection ended
                 first = False
@@ -204,7 +176,7 @@ class Mirror:
         came = live = False
         markers: Collection[str] = ()
         while True:
-            message = _heard(source)
+            message = heard(source)
             if "file" in message:
                 came = True
                 self._take_piece(message, source)
@@ -327,40 +299,6 @@ def _replace(path: Path, value: dict[str, Any]) -> None:
     part = path.with_name(f".{path.name}")
     part.write_text(json.dumps(value))
     os.replace(part, path)
-
-
-def _say(sink: IO[bytes], message: dict[str, Any]) -> None:
-    sink.write(json.dumps(message).encode() + b"\n")
-    sink.flush()
-
-
-def _heard(source: IO[bytes]) -> dict[str, Any]:
-    line = source.readline(_LINE)
-    if not line.endswith(b"\n"):
-        raise Lost("")
-    message = json.loads(line)
-    if not isinstance(message, dict):
-        raise ValueError("not an object")
-    return message
-
-
-def _hello(source: IO[bytes]) -> dict[str, Any]:
-    """The first line of ours; shells over there may greet before it."""
-    for _ in range(_GREETING):
-        line = source.readline(_LINE)
-        if not line.endswith(b"\n"):
-            raise Lost("")
-        if line.startswith(b'{"journals"'):
-            message: dict[str, Any] = json.loads(line)
-            return message
-    raise ValueError("it greets without end")
-
-
-def _last_words(errors: IO[bytes]) -> str:
-    size = errors.seek(0, 2)
-    errors.seek(max(0, size - _LAST_WORDS))
-    lines = errors.read().decode("utf-8", "replace").strip().splitlines()
-    return lines[-1] if lines else ""
 
 
 def _now_ms() -> int:

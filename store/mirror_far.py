@@ -1,8 +1,8 @@
 """The far side of a mirror: hands a store's journals over a pipe, each time what has come since the last.
 
-What goes over, all of it lines of JSON. First from here ``{"journals": 1, "root": ...}``. Then once ``{"shards": {shard: digest}}``
-from the other side, which says what it has; the answer ``{"differ": [shard, ...]}`` names where that is not what is here, and
-``{"have": {run: {file: bytes}}}`` says it exactly for those. After that each ``{"look": 1}`` is answered by
+What goes over, all of it lines of JSON. First from here ``{"journals": 1, "files": 1, "root": ...}``. Then once ``{"shards":
+{shard: digest}}`` from the other side, which says what it has; the answer ``{"differ": [shard, ...]}`` names where that is not what
+is here, and ``{"have": {run: {file: bytes}}}`` says it exactly for those. After that each ``{"look": 1}`` is answered by
 
     {"now": ns, "open": {marker: mtime ns}}                who writes
     {"file": "RUN/NAME", "at": n, "size": n, "whole": b}   with that many bytes behind the line; RUN is "" for decisions.jsonl
@@ -11,7 +11,8 @@ from the other side, which says what it has; the answer ``{"differ": [shard, ...
     {"lost": {marker: [status, proof, ms]}}                whose writers are proven dead: all of them, when they are others than before
     {"done": 1}
 
-Only whole lines go over, and nothing behind a hole (docs/journal.md). Only reads; the store's database is not opened.
+Files are asked for over such a connection, too (store/mirror_files.py). Only whole lines go over, and nothing behind a hole
+(docs/journal.md). Only reads; the store's database is not opened.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from mltrack import __version__
 from mltrack.store.client.location import choose_store
 from mltrack.store.client.secrets import redact_url
 from mltrack.store.errors import BadInput
+from mltrack.store.mirror_files import list_files, read_file
 from mltrack.store.proofs import Proof, Writers
 
 PROTOCOL = 1
@@ -88,11 +90,13 @@ class FarSide:
 
     def serve(self) -> None:
         """Until the other side hangs up."""
-        self._say({"journals": PROTOCOL, "root": str(self._root)})
+        self._say({"journals": PROTOCOL, "files": 1, "root": str(self._root)})
         answers: dict[str, Callable[[Any], None]] = {
             "shards": self._compare,
             "have": self._take,
             "look": self._look,
+            "files": lambda run: self._say(list_files(self._root, str(run))),
+            "read": self._read,
         }
         for line in self._source:
             for name, value in json.loads(line).items():
@@ -118,6 +122,11 @@ class FarSide:
 
     def _take(self, have: dict[str, Sizes]) -> None:
         self._held.update(have)
+
+    def _read(self, asked: dict[str, Any]) -> None:
+        told, data = read_file(self._root, asked)
+        self._say(told)
+        self._sink.write(data)
 
     # -- a look
 

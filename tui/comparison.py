@@ -381,7 +381,7 @@ def _package_texts(runs: Sequence[Run], read_blob: ReadBlob) -> tuple[str | None
         if digest is None:
             found.append(None)
         elif not packages:
-            found.append(f"{digest[:10]} (list lost)")
+            found.append(f"{digest[:10]} (list not here)")
         elif not differing:
             found.append(f"{len(packages)} packages")
         else:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from mltrack.store.client.artifacts import regular_files
 from mltrack.store.errors import BadInput, NotFound
+from mltrack.store.run_files import open_below
 from mltrack.tui.clean import cell_width, clean, clip, wrap
 from mltrack.tui.cli.columns import logged_names
 from mltrack.tui.draw.braille import curve_letter
@@ -21,7 +22,7 @@ from mltrack.tui.draw.numbers import format_step
 from mltrack.tui.draw.png import MOST_SLOW_BYTES, Budget
 from mltrack.tui.file_preview import Preview, preview
 from mltrack.tui.raster import Canvas, Raster, is_picture
-from mltrack.tui.worker_calls.files import files_root, open_below
+from mltrack.tui.worker_calls.files import files_root
 from mltrack.tui.worker_calls.logged import FOLDER
 
 if TYPE_CHECKING:

@@ -84,7 +84,7 @@ class SshReader(MltrackReader):
     def _read_proofs(self) -> None:
         """Before the journals: what was written with the last breath is read, too."""
         self._lost = {}
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, ValueError):
             for marker, proof in orjson.loads((self.path / PROOFS).read_bytes()).items():
                 jid, _, run = marker.partition(".")
                 self._lost.setdefault(run, {})[jid] = proof

@@ -21,8 +21,9 @@ import pytest
 import mltrack
 from mltrack.store import open_store
 from mltrack.store.client import host
-from mltrack.store.mirror import Lost, Mirror
+from mltrack.store.mirror import Mirror
 from mltrack.store.mirror_far import FarSide
+from mltrack.store.mirror_line import Lost
 from mltrack.store.proofs import Writers
 from mltrack.store.ssh_address import Remote
 

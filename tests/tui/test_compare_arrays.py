@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from mltrack.store import open_store
-from mltrack.tui.cli.compare import blob_reader
 from mltrack.tui.comparison import Row, compare_rows
+from mltrack.tui.kept_files import KeptFiles
 from mltrack.tui.worker_calls.comparisons import comparison
 
 
@@ -27,7 +27,7 @@ def test_arrays_say_what_summaries_say(demo_store: str, aggregate: str) -> None:
             made = comparison(store, chosen, aggregate)
             rows = [made.row(place) for place in range(len(made))]
             expected = compare_rows(
-                store.runs(chosen), aggregate, everything=True, read_blob=blob_reader(store)
+                store.runs(chosen), aggregate, everything=True, read_blob=KeptFiles(store, [])
             )
             assert _told(rows) == _told(expected)
             assert [bool(made.differs[key]) for key in made.order] == [

@@ -20,7 +20,11 @@ from tests.tui.conftest import COMMAND, command_environment
 
 import mltrack
 from mltrack.store import open_store
+from mltrack.store.far_files import LOG_BYTES, far_files
+from mltrack.store.questions import AGAIN_SECONDS
+from mltrack.tui.worker_calls.code import code as code_page
 from mltrack.tui.worker_calls.files import file_preview, files
+from mltrack.tui.worker_calls.logs import log_find, log_page
 
 SERVICES = Path(__file__).parents[1] / "services"
 OpenApp = Callable[..., Any]
@@ -119,7 +123,7 @@ def inodes(root: Path) -> dict[str, tuple[int, int, int]]:
 
 
 def test_runs_of_three_machines_are_compared_by_the_command(
-    boxes: Boxes, monkeypatch: pytest.MonkeyPatch
+    boxes: Boxes,
 ) -> None:
     here, a, b = (boxes.folder / name for name in ("here", "a", "b"))
     runs = {"at-home": log(here, "at-home", 0.1), "on-a": log(a, "on-a", 0.2), "on-b": log(b, "on-b", 0.4)}
@@ -144,13 +148,6 @@ def test_runs_of_three_machines_are_compared_by_the_command(
     assert command("tag", "on-a", "seen=yes").returncode == 0
     place = f"boxa:{a}/runs/{runs['on-a'][:2]}/{runs['on-a']}"
     assert place in "".join(command("show", "on-a").stdout.split())
-    assert f"`mltrack --store ssh://boxa{a} logs" in " ".join(command("logs", "on-a").stdout.split())
-    monkeypatch.setenv("XDG_CACHE_HOME", boxes.environ["XDG_CACHE_HOME"])
-    with open_store(str(here)) as store:
-        listed_files = files(store, runs["on-a"])
-        assert listed_files["entries"] == [["notes.txt", "file", 5, f"ssh://{place}/artifacts/notes.txt"]]
-        preview = file_preview(store, runs["on-a"], "notes.txt", 80, 20)
-        assert [f"{place}/artifacts/notes.txt", ""] in [fact[1] for fact in preview["facts"]]
     assert "do not come over" in command("import", addresses[0]).stderr
     assert inodes(a) == before
     # A run of another version's format, or a store that is none, is one sentence, and all else goes on.
@@ -161,6 +158,132 @@ def test_runs_of_three_machines_are_compared_by_the_command(
     assert "what was read before is shown" in states[f"ssh://boxb{boxes.folder}/nothing"]["problem"]
     assert command("source", "remove", f"ssh://boxb{b}").returncode == 0
     assert {run["run_name"] for run in json.loads(command("ls", "--json").stdout)} == {"at-home", "on-a"}
+
+
+TRAINED = """
+import mltrack, pathlib, sys
+print("before the run")
+with mltrack.start_run(run_name=sys.argv[1], experiment="far", system_metrics=False) as run:
+    for step in range(20_000):
+        print(f"step {step} of {sys.argv[1]}: the loss is what it is, and so on")
+    mltrack.log_text("hello from over there", "notes/a.txt")
+    mltrack.log_text("x" * 6_000_000, "big.txt")
+    folder = run.folder / "artifacts"
+    (folder / "unrecorded.txt").write_text("put here by something else")
+    (folder / "link").symlink_to("/etc/passwd")
+    print("ValueError: not this time")
+"""
+
+
+def test_files_logs_and_code_are_fetched_when_somebody_looks(
+    boxes: Boxes, open_app: OpenApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, a, code = (boxes.folder / name for name in ("here", "a", "code"))
+    log(here, "at-home", 0.1)
+    code.mkdir()
+    (code / "train.py").write_text(TRAINED)
+    git = ["git", "-C", str(code), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *words], check=True)
+    for name in ("plain", "changed"):
+        if name == "changed":
+            (code / "train.py").write_text(TRAINED + "# a change that nobody has committed\n")
+        environ = {**boxes.environ, "MLTRACK_STORE": str(a), "MLTRACK_CONSOLE": "1"}
+        subprocess.run(
+            [sys.executable, "train.py", name], env=environ, cwd=code, check=True, stdout=subprocess.DEVNULL
+        )
+    before = inodes(a)
+
+    def command(*words: str) -> subprocess.CompletedProcess[str]:
+        return boxes.command("--store", str(here), *words)
+
+    assert command("source", "add", f"ssh://boxa{a}").returncode == 0
+    shown = json.loads(command("show", "changed", "--json").stdout)
+    run_id = shown["run_id"]
+    place = f"ssh://boxa:{a}/runs/{run_id[:2]}/{run_id}/artifacts"
+    assert shown["artifacts"] == [
+        {"path": path, "size": size, "address": f"{place}/{path}"}
+        for path, size in (("big.txt", 6_000_000), ("notes/a.txt", 21), ("unrecorded.txt", 26))
+    ]
+    assert "notes/a.txt" in command("show", "changed").stdout
+    printed = command("logs", "changed")
+    assert printed.returncode == 0 and printed.stdout.splitlines()[:1] == [
+        "step 0 of changed: the loss is what it is, and so on"
+    ]
+    assert len(printed.stdout.splitlines()) == 20_001
+    assert command("logs", "-n", "2", "changed").stdout.splitlines()[1] == "ValueError: not this time"
+    assert command("logs", "changed", "--raw", "-n", "1").stdout == "ValueError: not this time\n"
+    differ = command("compare", "--code", "plain", "changed")
+    assert "+# a change that nobody has committed" in differ.stdout, differ
+    made = command("checkout", "changed", str(boxes.folder / "again"))
+    assert made.returncode == 0, made
+    assert (boxes.folder / "again" / "train.py").read_text().endswith("nobody has committed\n")
+    shutil.rmtree(boxes.folder / "cache" / "mltrack" / "artifacts")
+    app = open_app(boxes.environ, "--store", str(here), columns=140, lines=40)
+    app.until("changed")
+    app.press("/changed\r").until("1 of 3")
+    app.press("\r").until("Files 2")
+    app.press("\t").until("ValueError: not this time")
+    app.press("\t").until("unrecorded.txt")
+    app.press("\t").until("a change that nobody has committed")
+    app.press("Q")
+    assert app.finish() == 0
+    # Nothing was copied that nobody has looked at, and nothing over there was touched.
+    kept = sum(path.stat().st_size for path in (boxes.folder / "cache").rglob("*") if path.is_file())
+    assert kept < 2_000_000
+    assert inodes(a) == before
+
+    monkeypatch.setenv("XDG_CACHE_HOME", boxes.environ["XDG_CACHE_HOME"])
+    monkeypatch.setenv("PATH", boxes.environ["PATH"])
+    monkeypatch.setenv("MLTRACK_SSH_COMMAND", boxes.environ["MLTRACK_SSH_COMMAND"])
+
+    def looked(call: Callable[..., dict[str, Any]], *words: Any) -> dict[str, Any]:
+        deadline = time.monotonic() + 30
+        while (answer := call(store, run_id, *words)).get("again"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        return answer
+
+    with open_store(str(here)) as store:
+        tree = {path: (kind, size) for path, kind, size, _ in looked(files)["entries"]}
+        assert tree == {
+            "big.txt": ("file", 6_000_000),
+            "link": ("link", 0),
+            "notes": ("folder", 21),
+            "notes/a.txt": ("file", 21),
+            "unrecorded.txt": ("file", 26),
+        }
+        preview = looked(file_preview, "notes/a.txt", 80, 20)
+        assert "hello from over there" in str(preview["lines"]) and "as logged" in str(preview["facts"])
+        assert looked(file_preview, "big.txt", 80, 20)["lines"]
+        assert "not opened" in str(looked(file_preview, "link", 80, 20)["lines"])
+        page = looked(log_page, -3, 3)
+        assert page["lines"][-1][0][0] == "ValueError: not this time"  # the end of a long one
+        assert (
+            0
+            < page["left_out"]
+            == len(printed.stdout) - LOG_BYTES + len(printed.stdout[-LOG_BYTES:].split("\n")[0]) + 1
+        )
+        found = looked(log_find, "step 15000 of", 0, True)["line"]
+        assert looked(log_page, found, 1)["lines"][0][0][0].startswith("step 15000 of changed")
+        assert "+# a change that nobody has committed" in str(looked(code_page, 80)["lines"])
+        # The machine goes away: what was brought here stays, of the rest a sentence says why not.
+        boxes.service("stop", "boxa")
+        far_files(f"ssh://boxa{a}")._line.process.kill()  # type: ignore[union-attr]
+        assert looked(log_page, -1, 1)["lines"][-1][0][0] == "ValueError: not this time"
+        gone = looked(file_preview, "unrecorded.txt", 80, 20)
+        assert "No connection to boxa" in str(gone["lines"])
+        time.sleep(AGAIN_SECONDS)
+        listed = looked(files)
+        assert [entry[0] for entry in listed["entries"]] == ["big.txt", "notes", "notes/a.txt"]
+    away = command("show", "changed", "--json")
+    assert "No connection to boxa" in away.stderr and len(json.loads(away.stdout)["artifacts"]) == 2
+    told = command("logs", "changed")
+    assert told.returncode == 5 and "No connection to boxa" in told.stderr and not told.stdout, told
+    shutil.rmtree(boxes.folder / "cache" / "mltrack" / "artifacts")
+    assert "No connection to boxa" in command("compare", "--code", "plain", "changed").stdout
+    refused = command("checkout", "changed", str(boxes.folder / "third"))
+    assert refused.returncode != 0 and "No connection to boxa" in refused.stderr, refused
 
 
 def test_a_live_run_of_another_machine_in_the_app(boxes: Boxes, open_app: OpenApp) -> None:
@@ -265,6 +388,58 @@ def test_a_process_that_was_killed_there_is_lost_here_with_the_proof(boxes: Boxe
     finally:
         training.kill()
         training.wait()
+
+
+# What stands there in place of mltrack, with the words that it is called with, and what must be said of it.
+OTHERS = {
+    "from before stores were followed": (
+        "exec $MLTRACK $(echo $* | sed 's/worker/ls/')",
+        "mltrack there is too old to hand over its journals; install the version that is here",
+    ),
+    "that does not know our protocol": (
+        "exec $MLTRACK $(echo $* | sed 's/--journals=1/--journals=0/')",
+        f"mltrack is {mltrack.__version__} on that machine and another here; install one of them in both places",
+    ),
+    "that answers in another protocol": (
+        """echo '{"journals": 0, "root": "/x"}'; cat > /dev/null""",
+        "mltrack there hands over its journals in another way; install one version in both places",
+    ),
+    "that is none": (
+        """echo '{"journals": 1}'; cat > /dev/null""",
+        "it does not answer as mltrack does: 'root'",
+    ),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_an_mltrack_over_there_of_another_version_is_a_sentence(boxes: Boxes, other: str) -> None:
+    here, a = (boxes.folder / name for name in ("here", "a"))
+    log(here, "at-home", 0.1)
+    log(a, "on-a", 0.2)
+    script, sentence = OTHERS[other]
+    stand_in(boxes, script)
+    listed = boxes.app("--store", str(here), "--once", f"ssh://boxa{a}", "ssh://boxb/none")
+    assert "at-home" in listed.stdout and "on-a" not in listed.stdout
+    assert f"No connection to boxa ({sentence})" in listed.stderr, listed
+
+
+def test_an_mltrack_over_there_from_before_files_came_hands_over_the_rest(boxes: Boxes) -> None:
+    here, a = (boxes.folder / name for name in ("here", "a"))
+    log(here, "at-home", 0.1)
+    log(a, "on-a", 0.2)
+    stand_in(boxes, """$MLTRACK $* | LC_ALL=C sed -u 's/"files": 1, //'""")
+    assert boxes.command("--store", str(here), "source", "add", f"ssh://boxa{a}").returncode == 0
+    shown = boxes.command("--store", str(here), "show", "on-a")
+    assert "mltrack there is too old to hand over files; install the version that is here" in shown.stderr
+    assert "notes.txt" in shown.stdout, shown
+
+
+def stand_in(boxes: Boxes, script: str) -> None:
+    """What is called over there is this script, with mltrack as $MLTRACK."""
+    path = boxes.folder / "stand-in"
+    path.write_text(f"#!/bin/sh\nMLTRACK='{boxes.environ['MLTRACK_SSH_COMMAND']}'\n{script}\n")
+    path.chmod(0o755)
+    boxes.environ["MLTRACK_SSH_COMMAND"] = str(path)
 
 
 @pytest.mark.parametrize("host", ["-oProxyCommand=touch here;/x", "", "a b", "ann:secret@boxa"])

@@ -126,7 +126,7 @@ def test_packages() -> None:
     packages = next(row for row in rows if row.key == "packages")
     assert packages.values == ("torch 2.14  1111", "torch 2.15  2222", None)
     lost = compare_rows(runs[:2], "best", read_blob=lambda digest: None)
-    assert next(row for row in lost if row.key == "packages").values[0] == "1111111111 (list lost)"
+    assert next(row for row in lost if row.key == "packages").values[0] == "1111111111 (list not here)"
 
 
 def test_a_diff_is_a_patch_and_equal_texts_have_none() -> None:

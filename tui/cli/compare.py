@@ -16,7 +16,6 @@ from mltrack.tui.cli.session import Session, resolve_runs
 from mltrack.tui.cli.table import Cell, Column, draw_table
 from mltrack.tui.comparison import (
     SECTION_TITLES,
-    ReadBlob,
     Row,
     compare_rows,
     most_telling,
@@ -24,6 +23,7 @@ from mltrack.tui.comparison import (
 )
 from mltrack.tui.draw.numbers import format_change, format_column, format_parameter
 from mltrack.tui.goal import about, direction_arrow, guess_goal, recall
+from mltrack.tui.kept_files import KeptFiles, bring
 
 if TYPE_CHECKING:
     from mltrack.store.records import Run
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 _METRICS_SHOWN = 20
 _POPULATION = 500
-_BLOB_BYTES = 4 << 20
 ABSENT = "·"
 
 
@@ -133,6 +132,7 @@ def _write_behind(
         raise BadInput("These runs have no metric in common that could be the goal.")
     section, key = ("metrics", goal or "") if why else ("circumstances", "commit")
     ids = [run.run_id for run in found]
+    bring(store, found)
     page = compare_detail(store, ids, aggregate=aggregate, section=section, key=key, place=1)
     if as_json:
         write_json(
@@ -160,7 +160,7 @@ def _side_by_side(
         found,
         aggregate,
         everything=everything or as_json or as_csv,
-        read_blob=blob_reader(store),
+        read_blob=KeptFiles(store, found),
         effects=param_effects(found, [*found, *store.runs(others, (goal,), folders=False)], goal)
         if goal
         else {},
@@ -215,27 +215,6 @@ def others_of(store: Store, runs: Sequence[Run]) -> tuple[list[str], str]:
     here = {run.run_id for run in runs}
     others = [run_id for run_id in ids if run_id not in here][: max(0, _POPULATION - len(runs))]
     return others, f"{len(runs) + len(others):,} runs {of}" if others else "these runs"
-
-
-def blob_reader(store: Store) -> ReadBlob:
-    """Reads kept files of the store: patches, lists of packages. The digest comes from data: only hex is a name."""
-
-    def read(digest: str) -> str | None:
-        content = read_blob(store, digest, _BLOB_BYTES)
-        return None if content is None else content.decode("utf-8", "backslashreplace")
-
-    return read
-
-
-def read_blob(store: Store, digest: str, limit: int = -1) -> bytes | None:
-    """Bytes of a kept file, None when it is not there. The digest comes from data: only hex is a name."""
-    if len(digest) != 64 or not all(letter in "0123456789abcdef" for letter in digest):
-        return None
-    try:
-        with (store.root / "blobs" / digest[:2] / digest).open("rb") as file:
-            return file.read(limit)
-    except OSError:
-        return None
 
 
 def _write_page(

@@ -42,24 +42,25 @@ def logs_command(session: Session, run: str, follow: bool, lines: int | None, ra
     """Print what a run printed, and follow it."""
     with session.open() as store:
         found = resolve_run(store, run)
-    path, offset = log_place(found)
-    if path is None or not path.is_file():
+    opened = _open(found)
+    if opened is None:
         _explain_absence(found, session.terminal)
         return
-    with path.open("rb") as file:
+    file, offset = opened
+    with file:
         # No further than it is now: what is printed here may go to its end, as in the script of a job.
-        here = os.fstat(file.fileno())
+        end = file.seek(0, os.SEEK_END)
         file.seek(offset)
         if lines is not None:
             file.seek(start_of_last_lines(file, offset, lines))
         if raw:
-            _copy(file, here.st_size)
+            _copy(file, end)
         else:
-            for line in read_lines(file, here.st_size):
+            for line in read_lines(file, end):
                 _write_line(line, session.terminal)
         if follow and found.status in ("RUNNING", "SCHEDULED"):
             sys.stdout.flush()
-            if _is_output(here):
+            if _is_output(file):
                 raise BadInput(
                     "What is printed here goes into the run's own log: there is no end of following it."
                 )
@@ -79,9 +80,20 @@ def log_place(run: Run) -> tuple[Path | None, int]:
     return None, 0
 
 
-def output_over_there(run: Run) -> str:
-    """Where to read what a run on another machine printed."""
-    return f"What it printed is on another machine: `mltrack --store {run.source} logs {run.run_id[:12]}` reads it there."
+def is_captured(run: Run) -> bool:
+    """Whether a run recorded that its output goes into a file."""
+    console = run.facts.get("console")
+    return isinstance(console, dict) and bool(console.get("file") or console.get("tee"))
+
+
+def _open(run: Run) -> tuple[BinaryIO, int] | None:
+    """What a run printed, and where in it the run begins. Raises StoreUnavailable when its machine cannot be asked."""
+    if run.source.startswith(SCHEME):
+        from mltrack.store.far_files import open_far_log
+
+        return open_far_log(run) if is_captured(run) else None
+    path, offset = log_place(run)
+    return (path.open("rb"), offset) if path is not None and path.is_file() else None
 
 
 def start_of_last_lines(file: BinaryIO, begin: int, count: int) -> int:
@@ -135,12 +147,12 @@ def _copy(file: BinaryIO, end: int) -> None:
     sys.stdout.buffer.flush()
 
 
-def _is_output(file: os.stat_result) -> bool:
+def _is_output(file: BinaryIO) -> bool:
     """Whether standard output is this file."""
     try:
-        return os.path.samestat(file, os.fstat(sys.stdout.fileno()))
+        return os.path.samestat(os.fstat(file.fileno()), os.fstat(sys.stdout.fileno()))
     except (OSError, ValueError):
-        return False  # closed, or no file of the system's
+        return False  # closed, or no file of the system's, as on another machine
 
 
 def _follow(session: Session, run: Run, file: BinaryIO, raw: bool) -> None:
@@ -181,9 +193,7 @@ def _has_ended(session: Session, run_id: str) -> bool:
 
 def _explain_absence(run: Run, terminal: Terminal) -> None:
     console = run.facts.get("console")
-    if run.source.startswith(SCHEME):
-        write_text(f"{clean(output_over_there(run))}", terminal)
-    elif isinstance(console, dict) and console.get("file"):
+    if isinstance(console, dict) and console.get("file"):
         write_text(f"The output went to {console['file']}, which is not there any more.", terminal)
     elif isinstance(console, dict) and console.get("tty"):
         pane = f", tmux pane {console['tmux_pane']}" if console.get("tmux_pane") else ""

@@ -12,7 +12,7 @@ import numpy as np
 
 from mltrack.store.errors import BadInput
 from mltrack.tui.cli.columns import runs_with_key
-from mltrack.tui.cli.compare import blob_reader, others_of
+from mltrack.tui.cli.compare import others_of
 from mltrack.tui.cli.output import write_text
 from mltrack.tui.cli.run_look import duration_seconds, now_ms, status_cell
 from mltrack.tui.cli.session import Session, resolve_runs
@@ -23,6 +23,7 @@ from mltrack.tui.draw.numbers import format_change, format_column, format_parame
 from mltrack.tui.draw.scales import ScaleName
 from mltrack.tui.draw.times import format_duration, format_timestamp
 from mltrack.tui.goal import about, direction_arrow, guess_goal, guess_loss, recall
+from mltrack.tui.kept_files import KeptFiles, bring
 from mltrack.tui.report import Cell, Report, Table, Texts, to_page
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _page(store: Store, runs: Sequence[Run], title: str | None) -> str:
     others, of = others_of(store, runs)
     population = [*runs, *store.runs(others, () if goal is None else (goal,), folders=False)]
     effects = param_effects(runs, population, goal) if goal else {}
-    rows = compare_rows(runs, "best", read_blob=blob_reader(store), effects=effects)
+    rows = compare_rows(runs, "best", read_blob=KeptFiles(store, runs), effects=effects)
     metrics = most_telling([row for row in rows if row.section == "metrics"], goal)
     loss = guess_loss([row.key for row in metrics], goal)
     metrics.sort(key=lambda row: (row.key != goal, row.key != loss))
@@ -251,6 +252,7 @@ def _texts(store: Store, runs: Sequence[Run], goal: str | None, of: str) -> list
     """Why one is better, and the code and packages behind it: of the first run against a few others."""
     from mltrack.tui.worker_calls.compare import compare_detail
 
+    bring(store, runs)
     if len(runs) == 1:
         from mltrack.tui.worker_calls.code import code
 

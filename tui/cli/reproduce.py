@@ -14,9 +14,9 @@ import click
 
 from mltrack.store.errors import BadInput
 from mltrack.tui.clean import clean
-from mltrack.tui.cli.compare import blob_reader, read_blob
 from mltrack.tui.cli.output import warn, write_text
 from mltrack.tui.cli.session import Session, resolve_run
+from mltrack.tui.kept_files import KeptFiles
 
 if TYPE_CHECKING:
     from mltrack.projects.checkout import CheckedOut
@@ -153,7 +153,7 @@ def reproduction_lines(store: Store, one: Run, other: Run) -> list[tuple[str, st
     names = (one.name, other.name)
     lines = report_lines(differences(_series(store, one), _series(store, other)), names)
     apart = ("packages", "python", "data", "gpu", "host")
-    for row in compare_rows([one, other], "last", read_blob=blob_reader(store)):
+    for row in compare_rows([one, other], "last", read_blob=KeptFiles(store, [one, other])):
         if row.differs and (row.section == "params" or (row.section == "circumstances" and row.key in apart)):
             first, second = (str(value) if value is not None else "absent" for value in row.values)
             lines.append((f"  {row.key}: {first} then {second}", "yellow"))
@@ -176,7 +176,7 @@ def _checkout(session: Session, store: Store, run: Run, folder: Path, repo: str,
     made = checkout(
         run,
         Path(os.path.abspath(os.path.expanduser(folder))),
-        lambda digest: read_blob(store, digest),
+        KeptFiles(store, [run]).whole,
         repository=repo,
         partial=partial,
     )

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
-from mltrack.store.machines import place_over_there
-from mltrack.tui.cli.output import json_number, list_options, write_csv, write_json, write_lines, write_text
+from mltrack.store.machines import files_over_there, place_over_there
+from mltrack.store.ssh_address import SCHEME
+from mltrack.tui.cli.output import (
+    json_number,
+    list_options,
+    warn,
+    write_csv,
+    write_json,
+    write_lines,
+    write_text,
+)
 from mltrack.tui.cli.run_look import duration_seconds, now_ms, run_json, status_sentence
 from mltrack.tui.cli.session import Session, resolve_run
 from mltrack.tui.cli.table import Cell, Column, draw_table
+from mltrack.tui.kept_files import COMMAND_SECONDS
 
 if TYPE_CHECKING:
-    from mltrack.store.copies import Copy
     from mltrack.store.records import Run
+    from mltrack.store.store import Store
     from mltrack.tui.cli.terminal import Terminal
 
+# Path, bytes, address.
+FarFile: TypeAlias = tuple[str, int, str]
 _METRICS_SHOWN = 40
 _FILES_SHOWN = 20
 # How many names of media and texts of another tool's run are shown.
@@ -35,7 +47,7 @@ def show_command(
     """Show everything known about a run."""
     with session.open() as store:
         found = resolve_run(store, run)
-        far = store.far([found.run_id])
+        far = _files_elsewhere(store, found)
         if as_json:
             write_json(_full_json(found, far))
         elif as_csv:
@@ -44,7 +56,7 @@ def show_command(
             write_page(found, session.terminal, everything, far)
 
 
-def write_page(run: Run, terminal: Terminal, everything: bool, far: Sequence[Copy] = ()) -> None:
+def write_page(run: Run, terminal: Terminal, everything: bool, far: Sequence[FarFile] = ()) -> None:
     from mltrack.tui.cli.columns import derived_mark
     from mltrack.tui.draw.numbers import format_parameter, format_step
     from mltrack.tui.draw.sparkline import draw_bar
@@ -184,7 +196,7 @@ def _write_metrics(run: Run, terminal: Terminal, everything: bool) -> None:
         write_text(f"and {hidden:,} more; --all shows them", terminal, "dim")
 
 
-def _write_files(run: Run, far: Sequence[Copy], terminal: Terminal, everything: bool) -> None:
+def _write_files(run: Run, far: Sequence[FarFile], terminal: Terminal, everything: bool) -> None:
     from mltrack.tui.draw.numbers import format_bytes
 
     if run.inputs:
@@ -214,12 +226,26 @@ def _write_files(run: Run, far: Sequence[Copy], terminal: Terminal, everything: 
             write_text(f"and {len(files) - len(shown):,} more; --all shows them", terminal, "dim")
 
 
-def artifact_files(run: Run, far: Sequence[Copy]) -> list[tuple[str, int, str]]:
-    """(path below the run's artifacts folder, bytes, address of what lies only in an object store) of regular files, sorted; symbolic
-    links are not followed."""
+def _files_elsewhere(store: Store, run: Run) -> list[FarFile]:
+    """The files of a run that are not on this machine: in an object store, or where the run is."""
+    machine = files_over_there(run)
+    if machine is None:
+        return [(copy.path, copy.size, copy.address) for copy in store.far([run.run_id])]
+    place = f"{SCHEME}{place_over_there(run.source, run.run_id)}/artifacts"
+    told = machine.listing(run.run_id, COMMAND_SECONDS)
+    if told.answer is not None:
+        return [(path, size, f"{place}/{path}") for path, kind, size, _ in told.answer[0] if kind == "file"]
+    why = told.problem or f"{machine.host} has not answered within {COMMAND_SECONDS:.0f} seconds"
+    warn(f"{why}; the files are those that were logged")
+    return [(file.path, file.size, f"{place}/{file.path}") for file in store.details(run.run_id).files]
+
+
+def artifact_files(run: Run, far: Sequence[FarFile]) -> list[tuple[str, int, str]]:
+    """(path below the run's artifacts folder, bytes, address of what lies elsewhere) of regular files, sorted; symbolic links are not
+    followed."""
     import os
 
-    files = [(copy.path, copy.size, copy.address) for copy in far]
+    files = [*far]
     if run.artifacts is None:
         return sorted(files)
     root = run.artifacts
@@ -313,7 +339,7 @@ def _status_colour(run: Run) -> str:
     return status_cell(run, now_ms()).style or ""
 
 
-def _full_json(run: Run, far: Sequence[Copy]) -> dict[str, object]:
+def _full_json(run: Run, far: Sequence[FarFile]) -> dict[str, object]:
     """What `ls` gives, and the rest."""
     return {
         **run_json(run),

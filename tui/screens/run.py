@@ -18,6 +18,7 @@ from mltrack.tui.keys import Focus
 from mltrack.tui.messages import StoreChanged
 from mltrack.tui.screens.dialogs import Prompt
 from mltrack.tui.screens.run_files import RunFiles
+from mltrack.tui.screens.text import AGAIN_SECONDS
 from mltrack.tui.widgets.bindings import bindings_of
 from mltrack.tui.widgets.charts import X_AXES, Charts
 from mltrack.tui.widgets.file_tree import FileTree
@@ -161,6 +162,7 @@ class RunScreen(RunFiles):
         here = bool(answer["here"])
         self._log_place = answer["number"] if here else None
         self.charts.show_log_line(((" ", ""), *spans_of(answer["line"])), here)
+        self._ask_again(answer)
 
     def on_store_changed(self, message: StoreChanged) -> None:
         if not self.app.app_focus:
@@ -265,9 +267,13 @@ class RunScreen(RunFiles):
 
     @on(LogView.Wanted)
     def _lines_wanted(self, message: LogView.Wanted) -> None:
+        def arrived(answer: dict[str, Any]) -> None:
+            self.log_view.show_page(answer)
+            self._ask_again(answer)
+
         self.mltrack.live.ask(
             "log_page",
-            self.log_view.show_page,
+            arrived,
             self.failed,
             topic="log",
             run_id=self.run_id,
@@ -302,9 +308,16 @@ class RunScreen(RunFiles):
 
     def _show_overview(self, answer: dict[str, Any]) -> None:
         self.query_one("#overview", TextPage).show(_page(answer["lines"]))
+        self._ask_again(answer)
 
     def _show_code(self, answer: dict[str, Any]) -> None:
         self.query_one("#code", TextPage).show(_page(answer["lines"]))
+        self._ask_again(answer)
+
+    def _ask_again(self, answer: dict[str, Any]) -> None:
+        """Another machine may not have sent its part of the tab yet."""
+        if answer.get("again"):
+            self.set_timer(AGAIN_SECONDS, self._load_tab)
 
     # -- lines
 

@@ -10,12 +10,10 @@ from textual.geometry import Size
 
 from mltrack.tui.raster import is_picture
 from mltrack.tui.screens.run_sharing import RunSharing
-from mltrack.tui.screens.text import TextScreen
+from mltrack.tui.screens.text import AGAIN_SECONDS, TextScreen
 from mltrack.tui.widgets.file_tree import Entry, FileTree, facts_and_lines
 from mltrack.tui.widgets.look import shown
 from mltrack.tui.widgets.picture_page import PicturePage, asked_canvas
-
-_AGAIN_SECONDS = 0.5
 
 
 class RunFiles(RunSharing):
@@ -30,7 +28,7 @@ class RunFiles(RunSharing):
         """Show the tree, and ask again while a server has not answered."""
         self.file_tree.show_files(answer)
         if answer.get("again"):
-            self.set_timer(_AGAIN_SECONDS, self.ask_files)
+            self.set_timer(AGAIN_SECONDS, self.ask_files)
 
     def ask_files(self) -> None:
         """Ask for the tree."""
@@ -99,7 +97,7 @@ class RunFiles(RunSharing):
             if not answer.get("again") or wanted is None:
                 show(answer)
             if answer.get("again"):  # a server has not sent it yet
-                self.set_timer(_AGAIN_SECONDS, ask_again)
+                self.set_timer(AGAIN_SECONDS, ask_again)
 
         def ask_again() -> None:
             if wanted() if wanted is not None else self.is_current and self.file_tree.current == entry:

@@ -18,6 +18,8 @@ from mltrack.tui.widgets.picture_page import PicturePage
 # A page that is there sooner than this never says that it waits.
 _PATIENCE_SECONDS = 0.4
 _TOPIC = "text page"
+AGAIN_SECONDS = 0.5
+"""When to ask again while another machine has not answered."""
 
 
 class TextScreen(BaseScreen):
@@ -108,11 +110,17 @@ def open_text(
 
     def arrived(answer: Any) -> None:
         page.fill(*(read or read_lines)(answer))
+        if isinstance(answer, dict) and answer.get("again"):
+            page.set_timer(AGAIN_SECONDS, ask)
 
     def refused(error: dict[str, Any]) -> None:
         if page.is_current:
             page.app.pop_screen()
         screen.failed(error)
+
+    def ask() -> None:
+        if page.is_attached:
+            screen.mltrack.live.ask(call, arrived, refused, topic=_TOPIC, **options)
 
     screen.app.push_screen(page)
     screen.mltrack.live.ask(call, arrived, refused, topic=_TOPIC, **options)

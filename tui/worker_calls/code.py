@@ -8,7 +8,7 @@ from typing import Any
 from mltrack.store.records import Run
 from mltrack.store.store import Store
 from mltrack.tui.clean import cell_width, pad
-from mltrack.tui.cli.compare import blob_reader
+from mltrack.tui.kept_files import ASKED_SECONDS, KeptFiles
 
 Line = list[list[str]]
 
@@ -18,14 +18,14 @@ _MOST_PATCH_LINES = 20_000
 
 
 def code(store: Store, run_id: str, width: int) -> dict[str, Any]:
-    """ "lines" of [text, style] pairs; what was not recorded says so, and why."""
+    """ "lines" of [text, style] pairs; what was not recorded says so, and why. "again" while another machine has not sent its part."""
     runs = store.runs([run_id])
     if not runs:
         return {"lines": [[["The run is not in the store any more.", "dim"]]]}
     run = runs[0]
-    read = blob_reader(store)
+    read = KeptFiles(store, [run], ASKED_SECONDS)
     lines = [*_code_lines(run, read), [], *_environment(run), [], *_packages(run, read, width)]
-    return {"lines": lines}
+    return {"lines": lines, "again": read.waiting}
 
 
 CALLS = (code,)
@@ -52,7 +52,7 @@ def patch_lines(text: str) -> list[Line]:
     return lines
 
 
-def _code_lines(run: Run, read: Any) -> list[Line]:
+def _code_lines(run: Run, read: KeptFiles) -> list[Line]:
     git = run.facts.get("git")
     if not isinstance(git, Mapping) or not git.get("commit"):
         why = str(run.facts.get("code_note", "")).removeprefix("the code was not recorded: ")
@@ -91,7 +91,7 @@ def _code_lines(run: Run, read: Any) -> list[Line]:
         why = (
             "the patch was not kept"
             if not digest
-            else f"the patch {str(digest)[:8]}… is not in the store any more"
+            else f"the patch {str(digest)[:8]}… {read.absence(str(digest))}"
         )
         return [*lines, [["  " + _NOT_CAPTURED + f": {why}", "dim"]]]
     return [*lines, *patch_lines(text.rstrip("\n"))]
@@ -138,11 +138,11 @@ def gpu_text(gpu: object) -> str:
     return "  ".join(parts)
 
 
-def _packages(run: Run, read: Any, width: int) -> list[Line]:
+def _packages(run: Run, read: KeptFiles, width: int) -> list[Line]:
     digest = run.facts.get("packages")
     text = read(str(digest)) if isinstance(digest, str) else None
     if text is None:
-        why = f": the list {digest[:8]}… is not in the store any more" if isinstance(digest, str) else ""
+        why = f": the list {digest[:8]}… {read.absence(digest)}" if isinstance(digest, str) else ""
         return [[["PACKAGES", "header"]], [["  " + _NOT_CAPTURED + why, "dim"]]]
     pairs = [line.partition("==")[::2] for line in text.splitlines() if line.strip()]
     lines: list[Line] = [[["PACKAGES", "header"], [f"  {len(pairs):,}", "dim"]]]

@@ -14,7 +14,7 @@ from mltrack.store.curve import Floats, bucket, smooth
 from mltrack.store.errors import NotFound
 from mltrack.store.records import Run
 from mltrack.store.store import Store
-from mltrack.tui.cli.compare import ABSENT, blob_reader
+from mltrack.tui.cli.compare import ABSENT
 from mltrack.tui.cli.run_look import duration_seconds, now_ms, status_cell
 from mltrack.tui.comparison import (
     Reason,
@@ -36,6 +36,7 @@ from mltrack.tui.draw.numbers import (
 )
 from mltrack.tui.draw.times import format_duration
 from mltrack.tui.goal import direction_arrow
+from mltrack.tui.kept_files import ASKED_SECONDS, KeptFiles
 from mltrack.tui.worker_calls.comparisons import MOST_RUNS, Comparison, as_decided, comparison, witnesses_of
 from mltrack.tui.worker_calls.curves import events, pack, timed_curve
 from mltrack.tui.worker_calls.series_memory import outlines
@@ -100,9 +101,16 @@ def compare_detail(
     if section == "metrics":
         return {"title": f"{key} of {len(made.runs)} runs", "lines": _metric_detail(store, made, row)}
     if (section, key) == ("circumstances", "commit"):
-        return {"title": f"code of {letters}", "lines": _code_detail(store, made.runs[0], made.runs[other])}
+        one, two = made.runs[0], made.runs[other]
+        read = KeptFiles(store, [one, two], ASKED_SECONDS)
+        return {"title": f"code of {letters}", "lines": _code_detail(read, one, two), "again": read.waiting}
     if (section, key) == ("circumstances", "packages"):
-        return {"title": "packages that differ", "lines": _package_detail(store, made.runs)}
+        read = KeptFiles(store, made.runs, ASKED_SECONDS)
+        return {
+            "title": "packages that differ",
+            "lines": _package_detail(read, made.runs),
+            "again": read.waiting,
+        }
     if (section, key) == ("circumstances", "data"):
         return {"title": "data", "lines": _data_detail(made.runs)}
     return {"title": f"{key}: {letters}", "lines": _value_detail(made, row, other)}
@@ -283,7 +291,7 @@ def _reason_line(reason: Reason) -> list[list[str]]:
     return [[f"  {reason.key:<18} ", "cyan"], [f"{mine} against {theirs}   ", ""], [verdict, style]]
 
 
-def _code_detail(store: Store, one: Run, other: Run) -> Lines:
+def _code_detail(read: KeptFiles, one: Run, other: Run) -> Lines:
     left, right = (_git(run) for run in (one, other))
     lines: Lines = [
         [
@@ -299,20 +307,13 @@ def _code_detail(store: Store, one: Run, other: Run) -> Lines:
         lines.append([[" The same commit.", "green"]])
     elif first and second:
         lines += _commits_between(str(one.facts.get("cwd") or ""), first, second)
-    read = blob_reader(store)
     patches = [str(code.get("patch") or "") for code in (left, right)]
     texts = [read(patch) if patch else "" for patch in patches]
     lines.append([])
     for run, patch, text in zip((one, other), patches, texts, strict=True):
         if patch and text is None:
-            lines.append(
-                [
-                    [
-                        f" The uncommitted changes of {run.name} are lost: blobs/{patch[:8]}… is not in the store.",
-                        "yellow",
-                    ]
-                ]
-            )
+            told = f" The uncommitted changes of {run.name} are not here: blobs/{patch[:8]}… {read.absence(patch)}."
+            lines.append([[told, "yellow"]])
     if None in texts or not any(texts):
         return [*lines, *([] if any(texts) else [[[" No uncommitted changes in either.", "dim"]]])]
     if texts[0] == texts[1]:
@@ -362,8 +363,7 @@ def _commits_between(folder: str, first: str, second: str) -> Lines:
     return lines or [[[" The commits differ but have the same history.", "dim"]]]
 
 
-def _package_detail(store: Store, runs: Sequence[Run]) -> Lines:
-    read = blob_reader(store)
+def _package_detail(read: KeptFiles, runs: Sequence[Run]) -> Lines:
     lists = [parse_packages(read(str(run.facts.get("packages") or "")) or "") for run in runs]
     known = [packages for packages in lists if packages]
     names = differing_packages(known)

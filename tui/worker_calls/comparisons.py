@@ -13,11 +13,14 @@ from mltrack.store.errors import BadInput
 from mltrack.store.metric_table import Flags, Floats, MetricTable
 from mltrack.store.records import Run, Summary
 from mltrack.store.store import Store
-from mltrack.tui.cli.compare import blob_reader, others_of
+from mltrack.tui.cli.compare import others_of
 from mltrack.tui.comparison import FEW_RUNS, Row, Witnesses, other_rows, param_effects, telling_rank
 from mltrack.tui.goal import about, current, direction_of, guess_goal, guess_loss, is_background
+from mltrack.tui.kept_files import KeptFiles
 
 MOST_RUNS = 100
+# For lists of packages on other machines, once: they are kept here.
+_FAR_SECONDS = 2.0
 Answer = TypeVar("Answer")
 
 
@@ -122,7 +125,7 @@ def _comparison(store: Store, run_ids: Sequence[str]) -> Comparison:
         # Many runs explain each other.
         population = runs if len(runs) > FEW_RUNS else population_of(store, runs, other_ids, goal)
         effects = param_effects(runs, population, goal)
-    others = other_rows(runs, read_blob=blob_reader(store), effects=effects)
+    others = other_rows(runs, read_blob=KeptFiles(store, runs, _FAR_SECONDS), effects=effects)
     nothing = np.zeros(0)
     flags = np.zeros(0, np.bool_)
     return Comparison("", runs, table, nothing, flags, flags, [], others, goal, None, other_ids, of)

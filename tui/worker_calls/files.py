@@ -5,29 +5,32 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BufferedReader, BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mltrack.store.errors import BadInput, NotFound
-from mltrack.store.machines import place_over_there
+from mltrack.store.errors import NotFound
+from mltrack.store.machines import files_over_there, place_over_there
 from mltrack.store.records import RecordedFile, Run
+from mltrack.store.run_files import open_below, printable, walk
 from mltrack.store.ssh_address import SCHEME
 from mltrack.store.store import Store
 from mltrack.tui.draw.numbers import format_bytes
 from mltrack.tui.file_preview import Preview, preview
+from mltrack.tui.kept_files import ASKED_SECONDS
 from mltrack.tui.pickles import WARNING, contains_pickle
 from mltrack.tui.raster import Canvas, canvas_of
 from mltrack.tui.worker_calls.logged import FOLDER, logged_entries, logged_preview
 
+if TYPE_CHECKING:
+    from mltrack.store.far_files import FarFiles
+
 _MOST_ENTRIES = 20_000
 _HEAD_BYTES = 4 << 20
 _HASHED_BYTES = 32 << 20
-# Others wait for this process, too; who looks asks again.
-_SERVER_SECONDS = 0.3
+_ASKED = "The other machine is being asked for it ..."
 _HOW = {
     "copy": "copied when it was logged",
     "hardlink": "a second name of a read-only file",
@@ -45,29 +48,43 @@ def files(store: Store, run_id: str) -> dict[str, Any]:
     run = _run(store, run_id)
     if run.source.startswith(("http://", "https://")):
         return _files_at_server(store, run_id)
-    root = files_root(run)
+    machine, told = files_over_there(run), None
+    root = files_root(run) if machine is None else None
     entries: list[list[Any]] = []
     more = 0
+    if machine is not None:
+        told = machine.listing(run_id, ASKED_SECONDS)
+        if told.answer is not None:
+            listed, more = told.answer
+            entries = [_with_place(run, entry) for entry in listed]
     if root is not None:
-        for path, kind, size, detail in _walk(root):
+        for path, kind, size, detail in walk(root):
             if len(entries) >= _MOST_ENTRIES:
                 more += 1
                 continue
             entries.append([path, kind, size, detail])
-    recorded = {file.path: file for file in _recorded(store, run)}
+    # Until that machine has said what is there, what was logged stands for it.
+    files = (
+        store.details(run_id).files if told is not None and told.answer is not None else _recorded(store, run)
+    )
+    recorded = {file.path: file for file in files}
     found = {entry[0] for entry in entries}
     far = [file for path, file in recorded.items() if file.copy and path not in found]
     more += max(0, len(entries) + len(far) - _MOST_ENTRIES)
     entries = _with_far(entries, far[: max(0, _MOST_ENTRIES - len(entries))])
     entries += logged_entries(run)
     gone = sorted(recorded.keys() - found - {file.path for file in far})
-    return {
+    why = "No files were logged." if not gone else "The logged files are gone."
+    if told is not None and told.answer is None:
+        why = _ASKED if told.waiting else f"{told.problem}."
+    answer = {
         "entries": entries,
         "more": more,
         "gone": gone[:100],
         "root": "" if root is None else str(root),
-        "why": "" if entries else "No files were logged." if not gone else "The logged files are gone.",
+        "why": "" if entries else why,
     }
+    return {**answer, "again": True} if told is not None and told.waiting else answer
 
 
 def file_preview(
@@ -86,8 +103,8 @@ def file_preview(
         return _preview_at_server(store, run_id, look)
     root = files_root(run)
     recorded = next((file for file in _recorded(store, run) if file.path == path), None)
-    if recorded is not None and recorded.copy.startswith(SCHEME):
-        return _preview_over_there(run, recorded)
+    if (machine := files_over_there(run)) is not None:
+        return _preview_over_there(run, machine, recorded, look)
     if recorded is not None and recorded.copy and not (root is not None and os.path.lexists(root / path)):
         return _preview_far(store, run_id, recorded, look)
     if root is None:
@@ -132,7 +149,7 @@ CALLS = (files, file_preview)
 
 def _files_at_server(store: Store, run_id: str) -> dict[str, Any]:
     """As ``files``; "again" while the server has not answered."""
-    found = store.files_at_server(run_id, _SERVER_SECONDS)
+    found = store.files_at_server(run_id, ASKED_SECONDS)
     if found is None:
         return {"entries": [], "more": 0, "gone": [], "root": "", "why": "No files were logged."}
     sizes: dict[str, int] = {}
@@ -162,7 +179,7 @@ def _files_at_server(store: Store, run_id: str) -> dict[str, Any]:
 def _preview_at_server(store: Store, run_id: str, look: _Look) -> dict[str, Any]:
     """As ``file_preview``, of the file's beginning; "again" while the server has not sent it."""
     path = look.path
-    found = store.head_at_server(run_id, path, _SERVER_SECONDS)
+    found = store.head_at_server(run_id, path, ASKED_SECONDS)
     if found is None or found.problem:
         raise NotFound(
             f"{path} cannot be read: {found.problem if found is not None else 'it is on no server'}"
@@ -205,22 +222,46 @@ def _recorded(store: Store, run: Run) -> list[RecordedFile]:
     ]
 
 
-def _preview_over_there(run: Run, recorded: RecordedFile) -> dict[str, Any]:
-    """A file on another machine, whose journals alone come over."""
-    place = recorded.copy.removeprefix(SCHEME)
-    facts: list[Any] = [
-        [["size    ", "dim"], [format_bytes(recorded.size), ""]],
-        [["sha256  ", "dim"], [recorded.sha256[:16] + "…", ""]],
-        [["at      ", "dim"], [place, ""]],
-    ]
-    lines = [[[f"It lies on another machine. `mltrack-tui {run.source}` shows it there.", "dim"]]]
-    return {"path": recorded.path, "kind": "", "facts": facts, "lines": lines, "pickle": False}
+def _with_place(run: Run, entry: list[Any]) -> list[Any]:
+    """An entry of a run on another machine; of a file with its address there."""
+    path, kind, size, detail = entry
+    there = place_over_there(run.source, run.run_id)
+    return [path, kind, size, f"{SCHEME}{there}/artifacts/{path}" if kind == "file" else detail]
+
+
+def _preview_over_there(
+    run: Run, machine: FarFiles, recorded: RecordedFile | None, look: _Look
+) -> dict[str, Any]:
+    """As ``file_preview``, of a file on another machine; "again" while that has not sent its beginning."""
+    told = machine.head(run.run_id, look.path, ASKED_SECONDS)
+    facts: list[Any] = []
+    if told.answer is not None:
+        facts.append([["size    ", "dim"], [format_bytes(told.answer[1]), ""]])
+    elif recorded is not None:
+        facts.append([["size    ", "dim"], [format_bytes(recorded.size), ""]])
+    if recorded is not None:
+        proven = ["", ""]
+        if told.answer is not None and told.answer[1] == len(told.answer[0]):
+            same = hashlib.sha256(told.answer[0]).hexdigest() == recorded.sha256
+            proven = ["  ✓ as logged", "green"] if same else ["  changed since it was logged", "red"]
+        facts.append([["sha256  ", "dim"], [recorded.sha256[:16] + "…", ""], proven])
+    place = f"{place_over_there(run.source, run.run_id)}/artifacts/{look.path}"
+    facts.append([["at      ", "dim"], [place, ""]])
+    if told.answer is None:
+        line = [[_ASKED, "dim"]] if told.waiting else [[f"{told.problem}.", "yellow"]]
+        answer = {"path": look.path, "kind": "", "facts": facts, "lines": [line], "pickle": False}
+        return {**answer, "again": True} if told.waiting else answer
+    data, size = told.answer
+    dangerous = contains_pickle(look.path, data, BytesIO(data))
+    if dangerous:
+        facts.append([["! ", "red"], [WARNING, "red bold"]])
+    return _answer(look.path, look.at(data, size), facts, dangerous)
 
 
 def _preview_far(store: Store, run_id: str, recorded: RecordedFile, look: _Look) -> dict[str, Any]:
     """As ``file_preview``, of a file in an object store; "again" while that has not sent its beginning."""
     path = recorded.path
-    found = store.head_far(run_id, path, _SERVER_SECONDS)
+    found = store.head_far(run_id, path, ASKED_SECONDS)
     if found is None or found.problem:
         raise NotFound(f"{path} cannot be read: {found.problem if found is not None else 'it is gone'}")
     if found.waiting:
@@ -246,35 +287,6 @@ def _preview_far(store: Store, run_id: str, recorded: RecordedFile, look: _Look)
     return _answer(path, shown, facts, dangerous)
 
 
-def open_below(root: Path, path: str) -> BufferedReader:
-    """A regular file below ``root``, opened without following a link on the way. Raises NotFound or BadInput."""
-    parts = path.split("/")
-    if path.startswith("/") or any(part in ("", ".", "..") for part in parts) or "\0" in path:
-        raise BadInput("The path must be relative, without '..'.")
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = -1
-    try:
-        folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for part in parts[:-1]:
-                inner = os.open(part, flags | os.O_DIRECTORY, dir_fd=folder)
-                os.close(folder)
-                folder = inner
-            # Looked at before it is opened: opening some devices does things.
-            if not stat.S_ISREG(os.stat(parts[-1], dir_fd=folder, follow_symlinks=False).st_mode):
-                raise BadInput(f"{path} is a link or no file; it is not opened.")
-            descriptor = os.open(parts[-1], flags, dir_fd=folder)
-        finally:
-            os.close(folder)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise BadInput(f"{path} is no regular file; it is not opened.")
-        return os.fdopen(descriptor, "rb")
-    except OSError as error:
-        if descriptor >= 0:
-            os.close(descriptor)
-        raise NotFound(f"{path} cannot be read: {error.strerror}.") from error
-
-
 def _run(store: Store, run_id: str) -> Run:
     runs = store.runs([run_id])
     if not runs:
@@ -286,68 +298,6 @@ def files_root(run: Run) -> Path | None:
     """Where the files lie: of a run that is followed, in its tool's folder."""
     root = run.artifacts
     return root if root is not None and (run.source or not root.is_symlink()) else None
-
-
-def _walk(root: Path) -> list[tuple[str, str, int, str]]:
-    """Depth first, folders with the sum of what is in them; unfinished files of a running copy are left out."""
-    found: list[tuple[str, str, int, str]] = []
-
-    def enter(folder: str, above: str, depth: int) -> int:
-        try:
-            with os.scandir(folder) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
-        except OSError as error:
-            found.append((above.rstrip("/"), "other", 0, error.strerror or "cannot be read"))
-            return 0
-        total = 0
-        for entry in entries:
-            path = above + entry.name
-            try:
-                facts = entry.stat(follow_symlinks=False)
-            except OSError:
-                continue  # it went while we looked
-            mode = facts.st_mode
-            if stat.S_ISLNK(mode):
-                found.append((path, "link", 0, _target(entry.path)))
-            elif stat.S_ISDIR(mode):
-                at = len(found)
-                found.append((path, "folder", 0, ""))
-                size = enter(entry.path, path + "/", depth + 1) if depth < 60 else 0
-                found[at] = (path, "folder", size, "")
-                total += size
-            elif stat.S_ISREG(mode):
-                if entry.name.startswith(".") and entry.name.endswith(".part"):
-                    continue
-                found.append((path, "file", facts.st_size, ""))
-                total += facts.st_size
-            else:
-                found.append((path, "other", 0, _what(mode)))
-        return total
-
-    enter(str(root), "", 0)
-    return [(_text(path), kind, size, _text(detail)) for path, kind, size, detail in found]
-
-
-def _text(path: str) -> str:
-    """A path as JSON can hold it; a name that is no UTF-8 cannot be opened from here, and shows its bytes."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _target(path: str) -> str:
-    try:
-        return os.readlink(path)
-    except OSError:
-        return "?"
-
-
-def _what(mode: int) -> str:
-    kinds = (
-        (stat.S_ISFIFO, "pipe"),
-        (stat.S_ISSOCK, "socket"),
-        (stat.S_ISBLK, "device"),
-        (stat.S_ISCHR, "device"),
-    )
-    return next((word for test, word in kinds if test(mode)), "no file")
 
 
 def _facts(
@@ -374,5 +324,5 @@ def _facts(
         lines.append([["sha256  ", "dim"], [recorded.sha256[:16] + "…", ""], same])
         if recorded.copy:
             lines.append([["also at ", "dim"], [recorded.copy, ""]])
-    lines.append([["path    ", "dim"], [_text(place), ""]])
+    lines.append([["path    ", "dim"], [printable(place), ""]])
     return lines

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mltrack.store.machines import files_over_there
 from mltrack.store.records import Run
-from mltrack.store.ssh_address import SCHEME
 from mltrack.store.store import Store
-from mltrack.tui.cli.logs import log_place, output_over_there, start_of_last_lines
+from mltrack.tui.cli.logs import is_captured, log_place, start_of_last_lines
+from mltrack.tui.kept_files import ASKED_SECONDS
 from mltrack.tui.sgr import Spans, plain, spans_of_line
 from mltrack.tui.worker_calls.log_index import LogIndex
 
@@ -41,7 +42,7 @@ def log_page(store: Store, run_id: str, first: int, count: int) -> dict[str, Any
     """``count`` lines of the log from line ``first`` on; a negative ``first`` counts from the end.
 
     "lines" are [[text, style], ...] each, "first" the number of the first of them, "total" of all, "left_out" the bytes at
-    the start that cannot be paged to. ``why`` says why there are none.
+    the start that cannot be paged to. ``why`` says why there are none. "again" while another machine has not sent its end.
     """
     answer: dict[str, Any] = {"lines": [], "first": 0, "total": 0, "left_out": 0, "why": "", "place": ""}
     opened = _open(store, run_id, answer)
@@ -57,7 +58,7 @@ def log_page(store: Store, run_id: str, first: int, count: int) -> dict[str, Any
         "lines": [styled(line) for line in lines],
         "first": first,
         "total": index.total,
-        "left_out": index.left_out,
+        "left_out": index.left_out + answer["left_out"],
         "why": "" if index.total else "Nothing printed yet.",
     }
 
@@ -95,7 +96,7 @@ def log_line(store: Store, run_id: str, steps: Sequence[float] | None = None) ->
     answer: dict[str, Any] = {"lines": [], "why": "", "place": ""}
     opened = _open(store, run_id, answer)
     if opened is None:
-        return {"line": [[answer["why"], "dim"]], "here": False, "number": None}
+        return {**answer, "line": [[answer["why"], "dim"]], "here": False, "number": None}
     with opened as file:
         index = _index(file, Path(answer["place"]), int(answer["begin"]))
         if not index.total:
@@ -142,10 +143,25 @@ def _open(store: Store, run_id: str, answer: dict[str, Any]) -> BinaryIO | None:
     if not runs:
         answer["why"] = "The run is not in the store any more."
         return None
+    machine = files_over_there(runs[0])
+    if machine is not None and is_captured(runs[0]):
+        told = machine.log(runs[0], ASKED_SECONDS)
+        if told.answer is None:
+            answer["why"] = (
+                "The other machine is being asked for it ..." if told.waiting else f"{told.problem}."
+            )
+            answer.update({"again": True} if told.waiting else {})
+            return None
+        copy, answer["left_out"] = told.answer
+        return _opened(copy, 0, answer)
     path, begin = log_place(runs[0])
     if path is None:
         answer["why"] = not_captured(runs[0])
         return None
+    return _opened(path, begin, answer)
+
+
+def _opened(path: Path, begin: int, answer: dict[str, Any]) -> BinaryIO | None:
     answer["place"], answer["begin"] = str(path), begin
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -161,8 +177,6 @@ def _open(store: Store, run_id: str, answer: dict[str, Any]) -> BinaryIO | None:
 
 def not_captured(run: Run) -> str:
     """Why there is no log, and how there will be one."""
-    if run.source.startswith(SCHEME):
-        return output_over_there(run)
     console = run.facts.get("console")
     if isinstance(console, dict) and console.get("tty"):
         return (

@@ -27,16 +27,17 @@ _NAME = 11
 
 
 def overview(store: Store, run_id: str, width: int) -> dict[str, Any]:
-    """ "lines" of [text, style] pairs."""
+    """ "lines" of [text, style] pairs. "again" while another machine has not sent the end of the log."""
     runs = store.runs([run_id])
     if not runs:
         return {"lines": [[["The run is not in the store any more.", "dim"]]]}
     run, details, now = runs[0], store.details(run_id), now_ms()
     parent = next(iter(store.runs([run.parent_id])), None) if run.parent_id else None
     children = store.search(f"parent_id = '{run_id}'").total
+    ending, again = _ending(store, run)
     lines = [
         *_state(run, details, now),
-        *_ending(store, run),
+        *ending,
         *_who(run, details, parent, children, now),
         *_attempts(starts_of(run, details.attempts), now),
         *_metrics(run, width),
@@ -46,7 +47,7 @@ def overview(store: Store, run_id: str, width: int) -> dict[str, Any]:
         *_logged(run),
         *_refused(details),
     ]
-    return {"lines": lines}
+    return {"lines": lines, "again": again}
 
 
 CALLS = (overview,)
@@ -70,9 +71,10 @@ def _state(run: Run, details: RunDetails, now: int) -> list[Line]:
     return lines
 
 
-def _ending(store: Store, run: Run) -> list[Line]:
-    """Why it ended: exit code, signal, traceback, the last lines it printed."""
+def _ending(store: Store, run: Run) -> tuple[list[Line], bool]:
+    """Why it ended: exit code, signal, traceback, the last lines it printed. And whether to ask again for these."""
     lines: list[Line] = []
+    again = False
     end = run.facts.get("end")
     end = end if isinstance(end, Mapping) else {}
     if run.exit_code is not None:
@@ -91,12 +93,13 @@ def _ending(store: Store, run: Run) -> list[Line]:
         ]
     if run.status in ENDED and run.status != "FINISHED" or run.quiet:
         page = log_page(store, run.run_id, -_LAST_LINES, _LAST_LINES)
+        again = bool(page.get("again"))
         last = "".join(text for text, _ in page["lines"][-1]).strip() if page["lines"] else ""
         if last and last in str(end.get("traceback", "")):
-            return [*lines, []]  # the log ends with what stands above
+            return [*lines, []], again  # the log ends with what stands above
         lines += [[], [["LAST LINES", "header"]]]
         lines += [[["  ", ""], *line] for line in page["lines"]] or [[["  " + page["why"], "dim"]]]
-    return [*lines, []]
+    return [*lines, []], again
 
 
 def _who(run: Run, details: RunDetails, parent: Run | None, children: int, now: int) -> list[Line]:

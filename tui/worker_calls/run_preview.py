@@ -8,6 +8,7 @@ from typing import Any
 from mltrack.projects.jobs import job_folder, read_job
 from mltrack.projects.slurm_jobs import look
 from mltrack.store.records import Run
+from mltrack.store.ssh_address import SCHEME
 from mltrack.store.store import Store
 from mltrack.tui.cli.columns import derived_mark
 from mltrack.tui.cli.run_look import is_slurms, now_ms, status_sentence
@@ -36,7 +37,9 @@ def preview(store: Store, run_id: str) -> dict[str, Any]:
     if where and run.status == "SCHEDULED":
         status = f"{STATUS_LOOKS['SCHEDULED'].glyph} queued: {where}"
     lines = [[[progress(run, now) or status, ""]]]
-    last = log_tail(store, run_id, 1)
+    last: dict[str, Any] = {"lines": [], "why": "on its machine; the run's own page reads it there"}
+    if not run.source.startswith(SCHEME):  # a cursor that goes over rows is no reason to fetch anything
+        last = log_tail(store, run_id, 1)
     shown = last["lines"][-1] if last["lines"] else last["why"]
     lines.append([["log  ", "dim"], [shown, "" if last["lines"] else "dim"]])
     tags = "  ".join(f"{key}={value}" if value else key for key, value in run.tags.items())
