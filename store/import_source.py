@@ -71,6 +71,7 @@ class _Writer:
     journals: dict[str, tuple[JournalName, list[dict[str, Any]]]] = field(default_factory=dict)
     points: dict[str, BinaryIO] = field(default_factory=dict)
     said: dict[str, Any] = field(default_factory=dict)
+    lost: dict[str, Any] = field(default_factory=dict)
     heard_ms: int = 0
     damage: str | None = None
     count: int = 0
@@ -82,7 +83,9 @@ class _Writer:
         self.damage = piece.damage or self.damage
         _, records = self.journals.setdefault(name.jid, (name, []))
         for record in piece.records:
-            if record["op"] in _OF_SOURCES:
+            if record["op"] == "lost":
+                self.lost[name.jid] = record["v"]
+            elif record["op"] in _OF_SOURCES:
                 self.said[str(record["op"])] = dict(record)
             else:
                 records.append(dict(record))
@@ -94,11 +97,19 @@ class _Writer:
                 file.write(line)
             self.count += len(piece.points)
 
+    def newest(self) -> str:
+        """The journal of the newest attempt, which says how the run ended."""
+        return max(self.journals.values(), key=lambda entry: (entry[0].rank == 0, entry[0].attempt))[0].jid
+
+    def is_lost(self) -> bool:
+        """Whether it is proven that the newest attempt ended without a word."""
+        return bool(self.journals) and self.lost.get(self.newest()) is not None
+
     def finish(self, artifacts: list[dict[str, Any]]) -> None:
         """Write the meta journals, with how the run ended and its files. Raises OSError."""
         if not self.journals:
             return
-        newest = max(self.journals.values(), key=lambda entry: (entry[0].rank == 0, entry[0].attempt))[0].jid
+        newest = self.newest()
         for jid, (name, records) in self.journals.items():
             if "experiment" in self.said:
                 for record in records:
@@ -107,7 +118,7 @@ class _Writer:
             if jid == newest:
                 records += artifacts
                 if not any(record["op"] == "end" for record in records):
-                    records.append(self._end())
+                    records.append(self._end(self.lost.get(jid)))
             size = 0
             if jid in self.points:
                 size = self.points[jid].tell()
@@ -118,7 +129,11 @@ class _Writer:
                 at = max((int(record["t"]) for record in records), default=0)
                 file.write(orjson.dumps({"t": at, "op": "close", "points": size}) + b"\n")
 
-    def _end(self) -> dict[str, Any]:
+    def _end(self, lost: list[Any] | None) -> dict[str, Any]:
+        if lost is not None:  # no journal says that of itself: it was proven by others
+            status, proof, at = lost
+            reason = proof if status == "KILLED" else f"lost: {proof}"
+            return {"op": "end", "t": at, "status": "KILLED", "reason": reason}
         said = self.said.get("status", {})
         status = str(said.get("v", ""))
         if status in _ENDS:
@@ -214,6 +229,7 @@ def _import_run(
             writer.add(piece)
         unfinished = writer.said.get("status", {}).get("v", "RUNNING") not in ENDED
         ended = any(record["op"] == "end" for _, records in writer.journals.values() for record in records)
+        ended = ended or writer.is_lost()
         if unfinished and not ended and time.time() * 1000 - writer.heard_ms < LIVE_SECONDS * 1000:
             result.left.append(f"{found.place}: is still running; follow it, or import it when it has ended")
             return
@@ -361,7 +377,11 @@ def _make_native(database: Database, run_id: str) -> None:
     """A run that was followed until now: from here on its journals say what it is."""
     with database.transaction():
         run, text = database.execute("SELECT id, state FROM run WHERE run_id = ?", (run_id,))[0]
-        state = {name: value for name, value in orjson.loads(text).items() if name not in _OF_SOURCES}
+        state = {
+            name: value
+            for name, value in orjson.loads(text).items()
+            if name not in _OF_SOURCES and not name.startswith("lost ")
+        }
         database.execute(
             "UPDATE run SET source = '', damage = NULL, state = ? WHERE id = ?",
             (orjson.dumps(state).decode(), run),

@@ -21,6 +21,7 @@ import pytest
 import mltrack
 from mltrack.store import open_store
 from mltrack.store.client import host
+from mltrack.store.import_source import import_source
 from mltrack.store.mirror import Mirror
 from mltrack.store.mirror_far import FarSide
 from mltrack.store.mirror_line import Lost
@@ -322,6 +323,10 @@ def test_only_what_is_proven_there_is_told_of_a_writer(tmp_path: Path, connect: 
         said = ("LOST", "ended without a word, as its store says")
         assert seen[killed[1]] == seen[stopped[1]] == said and seen[ended] == ("FINISHED", "")
         assert seen[started["lives"][1]] == ("RUNNING", "")
+        with open_store(str(tmp_path / "own")) as own:
+            import_source(own, str(copy))
+            (taken,) = own.runs([killed[1]])
+        assert (taken.status, taken.reason, taken.skipped) == ("KILLED", f"lost: {said[1]}", 0)
     finally:
         for process, _ in started.values():
             process.kill()
