@@ -97,7 +97,7 @@ class FarFiles:
         path = self._kept_folder(digest) / "kept"
         if path.exists():
             return Told(path.read_bytes())
-        return self._told(("kept", digest), lambda: self._fetch_kept(digest, path), seconds)
+        return self._told(("kept", digest), lambda: self._keep(digest, path), seconds)
 
     def _told(self, key: tuple[str, ...], work: Any, seconds: float, again: bool = False) -> Told:
         asked = self._questions.ask(key, work, seconds, again)
@@ -122,13 +122,27 @@ class FarFiles:
 
     def pieces(self, of: str, run_id: str, name: str, begin: int = 0) -> Iterator[bytes]:
         """All bytes of a file."""
-        at, size = begin, begin + 1
-        while at < size:
+        at = 0  # where the run has a log of its own, that begins there
+        while True:
             told, data = self._ask_for(of, run_id, name, at, begin)
-            at, size = int(told["at"]) + len(data), int(told["size"])
             if not data:
-                break
+                return
             yield data
+            at = int(told["at"]) + len(data)
+            if at >= int(told["size"]):
+                return
+
+    def fetch_kept(self, digest: str) -> bytes | None:
+        """The bytes of a patch or a list of packages; None where that store has none."""
+        try:
+            content = b"".join(self.pieces("kept", "", digest))
+        except Unreachable:
+            raise
+        except NotThere:
+            return None
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise NotThere(f"{self.host}: blobs/{digest[:8]}... is not what was kept there")
+        return content
 
     def log_piece(self, run: Run, at: int, size: int) -> tuple[dict[str, Any], bytes]:
         """Bytes of what a run printed, from ``at`` on (below 0: from the end), with "at", "size" of the file, and where it "begin"s."""
@@ -183,15 +197,10 @@ class FarFiles:
         """It goes with the clean-up of what was brought here and is not asked for any more (store/copies.py)."""
         return cache_folder() / "artifacts" / digest_of(f"{self._address}\0{what}")
 
-    def _fetch_kept(self, digest: str, path: Path) -> bytes | None:
-        try:
-            content = b"".join(self.pieces("kept", "", digest))
-        except Unreachable:
-            raise
-        except NotThere:
+    def _keep(self, digest: str, path: Path) -> bytes | None:
+        content = self.fetch_kept(digest)
+        if content is None:
             return None
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise NotThere(f"{self.host}: blobs/{digest[:8]}... is not what was kept there")
         make_folder(path.parent, path.parent)
         part = path.with_name(f".{random_hex(12)}.part")
         part.write_bytes(content)

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
@@ -32,14 +32,17 @@ from mltrack.store.client.journal import (
     share_mode,
 )
 from mltrack.store.database import Database, file_lock
-from mltrack.store.errors import BadInput, ReadOnly
+from mltrack.store.errors import ReadOnly
 from mltrack.store.fold_catalogue import number_text
 from mltrack.store.fold_sources import journal_name
 from mltrack.store.journal_reader import JournalName
 from mltrack.store.records import ENDED
 from mltrack.store.runs import source_artifacts
-from mltrack.store.sources.base import Found, Piece, SourcePoints, stable_id, why
+from mltrack.store.sources.base import Found, Piece, Reader, SourcePoints, stable_id, why
 from mltrack.store.store import Store
+
+if TYPE_CHECKING:
+    from mltrack.store.far_files import FarFiles
 
 # A run that changed this recently is still being written.
 LIVE_SECONDS = 15 * 60
@@ -47,6 +50,11 @@ _COPY_BYTES = 1 << 20
 _MODEL_ID = re.compile(r"m-[0-9a-zA-Z_-]{1,80}")
 _ENDS = ("FINISHED", "FAILED", "KILLED")
 _OF_SOURCES = frozenset(("status", "experiment", "lifecycle", "artifacts"))
+
+
+def artifact(at: int, path: str, size: int, sha256: str) -> dict[str, Any]:
+    """The record of a file that was copied."""
+    return {"op": "artifact", "t": at, "path": path, "size": size, "sha256": sha256, "how": "copy"}
 
 
 @dataclass
@@ -170,10 +178,6 @@ def import_source(store: Store, path: str, progress: Callable[[Imported], None] 
     if store.database.readonly or store.followed is not None:
         raise ReadOnly(f"The store {store.location.root} is open read-only; nothing was imported.")
     where, kind = sources.identify(path)
-    if kind == "ssh":
-        raise BadInput(
-            "An import takes files too, which do not come over here: copy the store with rsync, and `mltrack sync` the copy."
-        )
     with file_lock(store.root, "import"):
         for part in (store.root / "runs").glob("*/.*.part"):  # of an import that was killed
             shutil.rmtree(part, ignore_errors=True)
@@ -181,7 +185,14 @@ def import_source(store: Store, path: str, progress: Callable[[Imported], None] 
 
 
 def _import_all(store: Store, where: str, kind: str, progress: Callable[[Imported], None] | None) -> Imported:
-    reader = sources.open_reader(kind, where)
+    far: FarFiles | None = None
+    reader: Reader
+    if kind == "ssh":
+        from mltrack.store.import_far import far_reader
+
+        reader, far = far_reader(where)
+    else:
+        reader = sources.open_reader(kind, where)
     result = Imported()
     for found in reader.scan({}):
         if not isinstance(found, Found):
@@ -189,7 +200,7 @@ def _import_all(store: Store, where: str, kind: str, progress: Callable[[Importe
         try:
             pieces = reader.read(found, "")
             if found.run:
-                _import_run(store, where, found, pieces, result, reader.is_run)
+                _import_run(store, where, found, pieces, result, reader.is_run, far)
             else:
                 _import_model(store, where, found, pieces, result)
         except OSError as error:
@@ -206,6 +217,7 @@ def _import_run(
     pieces: Iterator[Piece],
     result: Imported,
     is_run: Callable[[str], bool],
+    far: FarFiles | None,
 ) -> None:
     first = next(pieces, None)
     if first is None:
@@ -244,6 +256,14 @@ def _import_run(
             if artifacts
             else []
         )
+        if far is not None:
+            from mltrack.store.import_far import FarRun
+
+            run = FarRun(far, run_id, store.root, writer.mode, result.left)
+            run.rest(writer.journals[writer.newest()][1], part)
+            copied = [artifact(writer.heard_ms, *file) for file in run.files(part / "artifacts")]
+            result.files += len(copied)
+            result.bytes += sum(int(record["size"]) for record in copied)
         writer.finish(copied)
         os.rename(part, own)
     finally:
@@ -363,14 +383,7 @@ def _copy_files(
                         size += len(block)
             result.files += 1
             result.bytes += size
-            yield {
-                "op": "artifact",
-                "t": at,
-                "path": str(relative),
-                "size": size,
-                "sha256": digest.hexdigest(),
-                "how": "copy",
-            }
+            yield artifact(at, str(relative), size, digest.hexdigest())
 
 
 def _make_native(database: Database, run_id: str) -> None:

@@ -148,7 +148,6 @@ def test_runs_of_three_machines_are_compared_by_the_command(
     assert command("tag", "on-a", "seen=yes").returncode == 0
     place = f"boxa:{a}/runs/{runs['on-a'][:2]}/{runs['on-a']}"
     assert place in "".join(command("show", "on-a").stdout.split())
-    assert "do not come over" in command("import", addresses[0]).stderr
     assert inodes(a) == before
     # A run of another version's format, or a store that is none, is one sentence, and all else goes on.
     added = command("source", "add", f"ssh://boxb{boxes.folder}/nothing")
@@ -282,8 +281,68 @@ def test_files_logs_and_code_are_fetched_when_somebody_looks(
     assert told.returncode == 5 and "No connection to boxa" in told.stderr and not told.stdout, told
     shutil.rmtree(boxes.folder / "cache" / "mltrack" / "artifacts")
     assert "No connection to boxa" in command("compare", "--code", "plain", "changed").stdout
+    no = command("import", f"ssh://boxa{a}")
+    assert no.returncode == 5 and "No connection to boxa" in no.stderr and "Traceback" not in no.stderr, no
     refused = command("checkout", "changed", str(boxes.folder / "third"))
     assert refused.returncode != 0 and "No connection to boxa" in refused.stderr, refused
+
+
+def test_an_import_makes_runs_of_another_machine_our_own(boxes: Boxes) -> None:
+    here, a, code = (boxes.folder / name for name in ("here", "a", "code"))
+    code.mkdir()
+    (code / "train.py").write_text(TRAINED)
+    git = ["git", "-C", str(code), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *words], check=True)
+    (code / "train.py").write_text(TRAINED + "# a change\n")
+    environ = {**boxes.environ, "MLTRACK_STORE": str(a), "MLTRACK_CONSOLE": "1"}
+    subprocess.run(
+        [sys.executable, "train.py", "done"], env=environ, cwd=code, check=True, stdout=subprocess.DEVNULL
+    )
+    live = subprocess.Popen([sys.executable, "-c", TRAINING], env=environ, cwd=boxes.folder)
+    try:
+        while not any(path.stat().st_size for path in a.glob("runs/??/*/points.*")):
+            assert live.poll() is None
+            time.sleep(0.05)
+        assert boxes.command("--store", str(a), "tag", "done", "seen=yes").returncode == 0
+
+        def command(*words: str) -> subprocess.CompletedProcess[str]:
+            return boxes.command("--store", str(here), *words)
+
+        assert command("source", "add", f"ssh://boxa{a}").returncode == 0
+        done = command("import", f"ssh://boxa{a}")
+        assert done.returncode == 0 and ": 1 runs, 0 points, 3 files (6 MB)" in done.stdout, done
+        assert "is still running" in done.stderr and "link: not a regular file" in done.stderr
+        live.kill()
+        live.wait()
+        # Proven dead: it need not be waited for.
+        again = command("import", f"ssh://boxa{a}")
+        assert (
+            again.returncode == 0 and ": 1 runs" in again.stdout and "1 were here already" in again.stdout
+        ), again
+    finally:
+        live.kill()
+        live.wait()
+    boxes.service("stop", "boxa")
+    shutil.rmtree(boxes.folder / "cache")
+    shown = json.loads(command("show", "done", "--json").stdout)
+    assert (shown["source"], shown["status"], shown["tags"], shown["skipped"]) == (
+        "",
+        "FINISHED",
+        {"seen": "yes"},
+        0,
+    )
+    assert {file["path"]: file["size"] for file in shown["artifacts"]} == {
+        "big.txt": 6_000_000,
+        "notes/a.txt": 21,
+        "unrecorded.txt": 26,
+    }
+    assert not any("address" in file for file in shown["artifacts"])
+    assert len(command("logs", "done").stdout.splitlines()) == 20_001
+    assert command("checkout", "done", str(boxes.folder / "again")).returncode == 0
+    assert (boxes.folder / "again" / "train.py").read_text().endswith("# a change\n")
+    lost = json.loads(command("show", "goes-on", "--json").stdout)
+    assert (lost["status"], lost["reason"]) == ("KILLED", f"lost: process {live.pid} is gone")
 
 
 def test_a_live_run_of_another_machine_in_the_app(boxes: Boxes, open_app: OpenApp) -> None:
