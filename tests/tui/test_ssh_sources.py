@@ -287,6 +287,41 @@ def test_files_logs_and_code_are_fetched_when_somebody_looks(
     assert refused.returncode != 0 and "No connection to boxa" in refused.stderr, refused
 
 
+def test_a_log_is_followed_until_its_run_is_lost_over_there(boxes: Boxes) -> None:
+    here, a = (boxes.folder / name for name in ("here", "a"))
+    log(here, "at-home", 0.5)
+    printing = TRAINING.replace("        time.sleep", "        print('at step', step)\n        time.sleep")
+    training = subprocess.Popen(
+        [sys.executable, "-c", printing],
+        env={**boxes.environ, "MLTRACK_STORE": str(a), "MLTRACK_CONSOLE": "1"},
+        cwd=boxes.folder,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        while not any(path.stat().st_size for path in a.glob("runs/??/*/points.*")):
+            assert training.poll() is None
+            time.sleep(0.05)
+        assert boxes.command("--store", str(here), "source", "add", f"ssh://boxa{a}").returncode == 0
+        with subprocess.Popen(
+            [*COMMAND, "--store", str(here), "logs", "-f", "goes-on"],
+            env=boxes.environ,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as following:
+            assert following.stdout is not None
+            seen = [following.stdout.readline() for _ in range(60)]
+            training.kill()
+            training.wait()
+            seen += following.stdout.readlines()
+            assert following.wait(60) == 0
+        assert seen == [f"at step {step}\n" for step in range(len(seen))]
+        (written,) = a.glob("runs/??/*/console.log")
+        assert len(written.read_text().splitlines()) == len(seen)
+    finally:
+        training.kill()
+        training.wait()
+
+
 def test_an_import_makes_runs_of_another_machine_our_own(boxes: Boxes) -> None:
     here, a, code = (boxes.folder / name for name in ("here", "a", "code"))
     code.mkdir()
