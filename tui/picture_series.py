@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from mltrack.store.client.artifacts import regular_files
 from mltrack.store.errors import BadInput, NotFound
+from mltrack.store.machines import files_over_there
 from mltrack.store.run_files import open_below
 from mltrack.tui.clean import cell_width, clean, clip, wrap
 from mltrack.tui.cli.columns import logged_names
@@ -26,6 +27,7 @@ from mltrack.tui.worker_calls.files import files_root
 from mltrack.tui.worker_calls.logged import FOLDER
 
 if TYPE_CHECKING:
+    from mltrack.store.far_files import FarFiles
     from mltrack.store.records import Run
 
 MOST_SHOWN = 12
@@ -37,6 +39,8 @@ _GAP = 2
 # In no files of their own: in the event files of TensorBoard, of which all are read for one name.
 _LOGGED = f"{FOLDER}/images/"
 _LOOK_SECONDS = 2.0
+# For the list of a run's files on another machine, and for a picture of it.
+_FAR_SECONDS = 2.0
 
 Line = list[list[str]]
 _kept_pictures: dict[tuple[object, ...], dict[int, bytes]] = {}
@@ -116,6 +120,9 @@ def _logged_pictures(run: Run, path: str, seconds: float) -> dict[int, bytes]:
 
 
 def _paths(run: Run) -> Iterable[str]:
+    if (machine := files_over_there(run)) is not None:
+        told = machine.listing(run.run_id, _FAR_SECONDS)
+        return [path for path, kind, _, _ in told.answer[0] if kind == "file"] if told.answer else []
     root = files_root(run)
     if root is None or not root.is_dir():
         return []
@@ -133,6 +140,8 @@ def step_of(
 ) -> Shown:
     """A step of a series (the first that there is; the last step) of all runs. Raises BadInput with what there is."""
     if not pictures:
+        if problem := next(filter(None, map(_unheard, runs)), ""):
+            raise BadInput(problem)
         raise BadInput(
             f"No pictures were logged in {'this run' if len(runs) == 1 else 'these runs'}; mltrack.log_image does it."
         )
@@ -196,21 +205,43 @@ def _cell(place: int, run: Run, steps: Steps, step: int, room: _Room) -> tuple[l
     told = "" if at is None or at == step else f" @{format_step(at)}"
     title = clip(f"{curve_letter(place)} {clean(run.name)}{told}", room.width)
     lines: list[Line] = [[[title, f"curve:{place}"]]]
-    root = files_root(run)
-    if at is None or root is None:
-        return [*lines, [["none yet" if steps else "no such pictures", "dim"]]], None
+    root, machine = files_root(run), files_over_there(run)
+    if at is None or (root is None and machine is None):
+        told = "none yet" if steps else _unheard(run) or "no such pictures"
+        return [*lines, *([[part, "dim"]] for part in wrap(told, room.width))], None
     if steps[at].startswith(_LOGGED):
         head = _logged_pictures(run, steps[at], _LOOK_SECONDS).get(at, b"")
         shown = preview("picture.png", head, len(head), room.width, room.height, room.budget, room.canvas)
         return _drawn(lines, shown, room.width)
     try:
-        with open_below(root, steps[at]) as file:
-            size = os.fstat(file.fileno()).st_size
-            head = file.read(_BYTES)
+        if machine is not None:
+            head, size = _far_picture(machine, run, steps[at])
+        elif root is not None:
+            with open_below(root, steps[at]) as file:
+                size = os.fstat(file.fileno()).st_size
+                head = file.read(_BYTES)
     except (NotFound, BadInput, OSError) as error:
         return [*lines, *([[part, "yellow"]] for part in wrap(str(error), room.width))], None
     shown = preview(steps[at], head, size, room.width, room.height, room.budget, room.canvas)
     return _drawn(lines, shown, room.width)
+
+
+def _unheard(run: Run) -> str:
+    """Why it is not known which pictures there are, where they are on another machine; "" where it is."""
+    machine = files_over_there(run)
+    told = machine.listing(run.run_id, 0.0) if machine is not None else None
+    if machine is None or told is None or told.answer is not None:
+        return ""
+    return f"{told.problem or f'{machine.host} has not answered yet'}."
+
+
+def _far_picture(machine: FarFiles, run: Run, path: str) -> tuple[bytes, int]:
+    """Raises NotFound."""
+    told = machine.head(run.run_id, path, _FAR_SECONDS)
+    if told.answer is None:
+        raise NotFound(f"{told.problem or f'{machine.host} has not answered yet'}.")
+    data, size = told.answer
+    return data, size
 
 
 def _drawn(lines: list[Line], shown: Preview, width: int) -> tuple[list[Line], Raster | None]:

@@ -20,11 +20,13 @@ from tests.tui.conftest import COMMAND, command_environment
 
 import mltrack
 from mltrack.store import open_store
+from mltrack.store.errors import BadInput
 from mltrack.store.far_files import LOG_BYTES, far_files
 from mltrack.store.questions import AGAIN_SECONDS
 from mltrack.tui.worker_calls.code import code as code_page
 from mltrack.tui.worker_calls.files import file_preview, files
 from mltrack.tui.worker_calls.logs import log_find, log_page
+from mltrack.tui.worker_calls.pictures import compare_pictures
 
 SERVICES = Path(__file__).parents[1] / "services"
 OpenApp = Callable[..., Any]
@@ -160,13 +162,15 @@ def test_runs_of_three_machines_are_compared_by_the_command(
 
 
 TRAINED = """
-import mltrack, pathlib, sys
+import mltrack, numpy, sys
 print("before the run")
 with mltrack.start_run(run_name=sys.argv[1], experiment="far", system_metrics=False) as run:
     for step in range(20_000):
         print(f"step {step} of {sys.argv[1]}: the loss is what it is, and so on")
     mltrack.log_text("hello from over there", "notes/a.txt")
     mltrack.log_text("x" * 6_000_000, "big.txt")
+    mltrack.log_text(sys.argv[1] + "\\n", "who.txt")
+    mltrack.log_image(numpy.full((4, 4, 3), 200, numpy.uint8), key="seen", step=3)
     folder = run.folder / "artifacts"
     (folder / "unrecorded.txt").write_text("put here by something else")
     (folder / "link").symlink_to("/etc/passwd")
@@ -200,10 +204,12 @@ def test_files_logs_and_code_are_fetched_when_somebody_looks(
     shown = json.loads(command("show", "changed", "--json").stdout)
     run_id = shown["run_id"]
     place = f"ssh://boxa:{a}/runs/{run_id[:2]}/{run_id}/artifacts"
-    assert shown["artifacts"] == [
-        {"path": path, "size": size, "address": f"{place}/{path}"}
-        for path, size in (("big.txt", 6_000_000), ("notes/a.txt", 21), ("unrecorded.txt", 26))
+    sizes = {"big.txt": 6_000_000, "notes/a.txt": 21, "unrecorded.txt": 26, "who.txt": 8}
+    pictures = [file for file in shown["artifacts"] if file["path"].startswith("images/seen/")]
+    assert [file for file in shown["artifacts"] if file not in pictures] == [
+        {"path": path, "size": size, "address": f"{place}/{path}"} for path, size in sizes.items()
     ]
+    assert len(pictures) == 1
     assert "notes/a.txt" in command("show", "changed").stdout
     printed = command("logs", "changed")
     assert printed.returncode == 0 and printed.stdout.splitlines()[:1] == [
@@ -214,6 +220,15 @@ def test_files_logs_and_code_are_fetched_when_somebody_looks(
     assert command("logs", "changed", "--raw", "-n", "1").stdout == "ValueError: not this time\n"
     differ = command("compare", "--code", "plain", "changed")
     assert "+# a change that nobody has committed" in differ.stdout, differ
+    every = command("compare", "--file", "", "plain", "changed").stdout
+    assert "the same" in every and "big.txt" in every, every
+    one = command("compare", "--file", "who.txt", "plain", "changed").stdout
+    assert "-plain" in one and "+changed" in one, one
+    (series,) = json.loads(command("compare", "--images", "", "plain", "changed", "--json").stdout)
+    assert series["name"] == "images/seen" and [[*run["steps"]] for run in series["runs"]] == [
+        ["3"],
+        ["3"],
+    ], series
     made = command("checkout", "changed", str(boxes.folder / "again"))
     assert made.returncode == 0, made
     assert (boxes.folder / "again" / "train.py").read_text().endswith("nobody has committed\n")
@@ -221,7 +236,7 @@ def test_files_logs_and_code_are_fetched_when_somebody_looks(
     app = open_app(boxes.environ, "--store", str(here), columns=140, lines=40)
     app.until("changed")
     app.press("/changed\r").until("1 of 3")
-    app.press("\r").until("Files 2")
+    app.press("\r").until("Files 4")
     app.press("\t").until("ValueError: not this time")
     app.press("\t").until("unrecorded.txt")
     app.press("\t").until("a change that nobody has committed")
@@ -245,17 +260,15 @@ def test_files_logs_and_code_are_fetched_when_somebody_looks(
 
     with open_store(str(here)) as store:
         tree = {path: (kind, size) for path, kind, size, _ in looked(files)["entries"]}
-        assert tree == {
-            "big.txt": ("file", 6_000_000),
-            "link": ("link", 0),
-            "notes": ("folder", 21),
-            "notes/a.txt": ("file", 21),
-            "unrecorded.txt": ("file", 26),
-        }
+        assert tree.items() >= {path: ("file", size) for path, size in sizes.items()}.items()
+        assert (tree["link"], tree["notes"]) == (("link", 0), ("folder", 21))
         preview = looked(file_preview, "notes/a.txt", 80, 20)
         assert "hello from over there" in str(preview["lines"]) and "as logged" in str(preview["facts"])
         assert looked(file_preview, "big.txt", 80, 20)["lines"]
         assert "not opened" in str(looked(file_preview, "link", 80, 20)["lines"])
+        shown_pictures = compare_pictures(store, [run_id], "", None, 80, 30)
+        assert (shown_pictures["name"], shown_pictures["steps"]) == ("images/seen", [3])
+        assert "fg:#c8c8c8" in str(shown_pictures["lines"])
         page = looked(log_page, -3, 3)
         assert page["lines"][-1][0][0] == "ValueError: not this time"  # the end of a long one
         assert (
@@ -274,13 +287,19 @@ def test_files_logs_and_code_are_fetched_when_somebody_looks(
         assert "No connection to boxa" in str(gone["lines"])
         time.sleep(AGAIN_SECONDS)
         listed = looked(files)
-        assert [entry[0] for entry in listed["entries"]] == ["big.txt", "notes", "notes/a.txt"]
+        logged = {entry[0] for entry in listed["entries"] if entry[1] == "file"}
+        assert logged == {*sizes, pictures[0]["path"]} - {"unrecorded.txt"}
+        # With no picture that can be seen it is said why, and not that none was logged.
+        with pytest.raises(BadInput, match="No connection to boxa"):
+            compare_pictures(store, [run_id, run_id], "", None, 80, 30)
     away = command("show", "changed", "--json")
-    assert "No connection to boxa" in away.stderr and len(json.loads(away.stdout)["artifacts"]) == 2
+    assert "No connection to boxa" in away.stderr and len(json.loads(away.stdout)["artifacts"]) == 4
     told = command("logs", "changed")
     assert told.returncode == 5 and "No connection to boxa" in told.stderr and not told.stdout, told
     shutil.rmtree(boxes.folder / "cache" / "mltrack" / "artifacts")
     assert "No connection to boxa" in command("compare", "--code", "plain", "changed").stdout
+    unread = command("compare", "--file", "who.txt", "plain", "changed")
+    assert unread.returncode != 0 and "No connection to boxa" in unread.stderr, unread
     no = command("import", f"ssh://boxa{a}")
     assert no.returncode == 5 and "No connection to boxa" in no.stderr and "Traceback" not in no.stderr, no
     refused = command("checkout", "changed", str(boxes.folder / "third"))
@@ -346,7 +365,7 @@ def test_an_import_makes_runs_of_another_machine_our_own(boxes: Boxes) -> None:
 
         assert command("source", "add", f"ssh://boxa{a}").returncode == 0
         done = command("import", f"ssh://boxa{a}")
-        assert done.returncode == 0 and ": 1 runs, 0 points, 3 files (6 MB)" in done.stdout, done
+        assert done.returncode == 0 and ": 1 runs, 0 points, 5 files (6 MB)" in done.stdout, done
         assert "is still running" in done.stderr and "link: not a regular file" in done.stderr
         live.kill()
         live.wait()
@@ -367,11 +386,8 @@ def test_an_import_makes_runs_of_another_machine_our_own(boxes: Boxes) -> None:
         {"seen": "yes"},
         0,
     )
-    assert {file["path"]: file["size"] for file in shown["artifacts"]} == {
-        "big.txt": 6_000_000,
-        "notes/a.txt": 21,
-        "unrecorded.txt": 26,
-    }
+    paths = {file["path"]: file["size"] for file in shown["artifacts"]}
+    assert len(paths) == 5 and (paths["big.txt"], paths["unrecorded.txt"]) == (6_000_000, 26)
     assert not any("address" in file for file in shown["artifacts"])
     assert len(command("logs", "done").stdout.splitlines()) == 20_001
     assert command("checkout", "done", str(boxes.folder / "again")).returncode == 0

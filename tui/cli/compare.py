@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mltrack.store.errors import BadInput
+from mltrack.store.errors import BadInput, StoreUnavailable
 from mltrack.tui.clean import clean
 from mltrack.tui.cli.columns import runs_with_key
 from mltrack.tui.cli.output import json_number, list_options, write_csv, write_json, write_lines, write_text
@@ -93,11 +93,15 @@ def compare_command(
             write_images(session.terminal, found, images, step, as_json)
             return
         if file is not None:
-            from mltrack.tui.cli.compare_files import file_lines
+            from mltrack.tui.cli.compare_files import NotYet, file_lines
 
             if len(found) != 2:
                 raise BadInput("--file is about two runs.")
-            _write_spans(session.terminal, file_lines(found[0], found[1], file))
+            try:
+                lines = file_lines(found[0], found[1], file)
+            except NotYet:
+                raise StoreUnavailable("The other machine has not answered in time; try again.") from None
+            _write_spans(session.terminal, lines)
             return
         if why or code:
             _write_behind(session, store, found, aggregate, why, as_json)
