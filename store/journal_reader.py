@@ -115,11 +115,11 @@ def read_header(path: Path) -> JournalName | None:
     return name
 
 
-def last_record(path: Path) -> dict[str, Any]:
-    """The last record of a meta journal: "close" is the one behind which nothing follows. {} for one that cannot be read, or is
-    longer than that ever is. Raises OSError."""
+def last_record(path: Path, most: int = _LAST_BYTES) -> dict[str, Any]:
+    """The last record of a meta journal: "close" is the one behind which nothing follows. {} for one that cannot be read, or has
+    more than ``most`` bytes. Raises OSError."""
     with _open(path) as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - _LAST_BYTES))
+        file.seek(max(0, file.seek(0, os.SEEK_END) - most))
         last = file.read().rstrip(b"\n").rpartition(b"\n")[2]
     try:
         record = orjson.loads(last)

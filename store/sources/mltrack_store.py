@@ -21,6 +21,7 @@ import orjson
 
 from mltrack.store.fold_points import parse_points
 from mltrack.store.journal_reader import (
+    LINE_BYTES,
     JournalName,
     JournalProblem,
     file_kind,
@@ -193,8 +194,8 @@ class MltrackReader(Reader):
             with tempfile.TemporaryDirectory() as temporary:
                 plain = unsealed(path, Path(temporary))
                 yield from self._journal(plain, key, files, silent)
-                last = last_record(plain)
-                if key.startswith("meta") and last.get("op") != "close" and (name := read_header(plain)):
+                last = last_record(plain, LINE_BYTES) if key.startswith("meta") else {"op": "close"}
+                if last.get("op") != "close" and (name := read_header(plain)):
                     at = last.get("t")
                     silent.append((name, at if type(at) is int else int(name.header.get("time", 0))))
             files[key] = [files.get(key, [0, ""])[0], "sealed"]

@@ -27,6 +27,8 @@ from mltrack.store.ssh_address import SCHEME
 
 # One process for each address, whatever becomes of the reader that started it: a connection is not made anew for a reader.
 _keepers: dict[str, subprocess.Popen[bytes]] = {}
+_started: dict[str, int] = {}
+"""When they were started, in ms."""
 _WAIT_SECONDS = 0.05
 
 
@@ -58,6 +60,7 @@ class SshReader(MltrackReader):
         if _is_held(self.path / LOCK):
             return  # another process keeps it, for us too
         make_folder(self.path, self.path)
+        _started[self.where] = time.time_ns() // 1_000_000
         code = "import sys; sys.path[:1] = []; from mltrack.store.mirror import keep_mirror; "
         _keepers[self.where] = keeper = subprocess.Popen(
             [sys.executable, "-c", f"{code}keep_mirror({self.where!r}, {str(self.path)!r})"],
@@ -96,8 +99,10 @@ class SshReader(MltrackReader):
         # What failed a moment ago fails again, and need not be waited for.
         if state.get("problem") and int(state["tried"]) > self._began - 1000 * LONGEST_RETRY:
             return True
-        # Another process keeps this mirror, at its own pace; only its first look takes long. Ours has not looked yet.
-        return bool(state.get("looked")) and self.where not in _keepers and _is_held(self.path / LOCK)
+        # Who keeps this mirror looks at its own pace; only the first look takes long. What was looked at before ours began is old.
+        if self.where in _started:
+            return int(state.get("looked", 0)) >= _started[self.where]
+        return bool(state.get("looked")) and _is_held(self.path / LOCK)
 
     def scan(self, known: Mapping[str, str]) -> Iterator[Found | None]:
         self.ask()

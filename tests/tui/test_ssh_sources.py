@@ -325,14 +325,15 @@ def test_a_log_is_followed_until_its_run_is_lost_over_there(boxes: Boxes) -> Non
             [*COMMAND, "--store", str(here), "logs", "-f", "goes-on"],
             env=boxes.environ,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
         ) as following:
-            assert following.stdout is not None
+            assert following.stdout is not None and following.stderr is not None
             seen = [following.stdout.readline() for _ in range(60)]
             training.kill()
             training.wait()
             seen += following.stdout.readlines()
-            assert following.wait(60) == 0
+            assert following.wait(60) == 0 and following.stderr.read() == ""
         assert seen == [f"at step {step}\n" for step in range(len(seen))]
         (written,) = a.glob("runs/??/*/console.log")
         assert len(written.read_text().splitlines()) == len(seen)
