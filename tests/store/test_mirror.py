@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,7 +23,9 @@ import pytest
 import mltrack
 from mltrack.store import open_store
 from mltrack.store.client import host
+from mltrack.store.fold_sources import POLL_SECONDS
 from mltrack.store.import_source import import_source
+from mltrack.store.machines import mirror_folder
 from mltrack.store.mirror import Mirror
 from mltrack.store.mirror_far import FarSide
 from mltrack.store.mirror_line import Lost
@@ -331,6 +335,51 @@ def test_only_what_is_proven_there_is_told_of_a_writer(tmp_path: Path, connect: 
         for process, _ in started.values():
             process.kill()
             process.communicate()
+
+
+def test_what_is_proven_no_more_is_taken_back(
+    tmp_path: Path, connect: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a machine that was cloned: it seemed restarted, until it was heard of again."""
+    root, copy = tmp_path / "there", tmp_path / "copy"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    mirror_folder("ssh://box/x").parent.mkdir(parents=True)
+    mirror_folder("ssh://box/x").symlink_to(copy)
+    process = subprocess.Popen(
+        [sys.executable, "-c", TRAINS, "here"],
+        env={**os.environ, "MLTRACK_STORE": str(root)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stdout.readline()
+    process.kill()
+    process.communicate()
+    connect(root)
+    (marker,) = json.loads((copy / "proofs.json").read_bytes())
+    with (copy / "lock").open("ab") as lock, open_store(str(tmp_path / "mine")) as mine:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as who keeps the mirror
+        mine.add_source("ssh://box/x")
+
+        def status(proofs: dict[str, Any]) -> tuple[str, str, int | None]:
+            (copy / "proofs.json").write_text(json.dumps(proofs))
+            state = json.loads((copy / "mirror.json").read_bytes())
+            (copy / "mirror.json").write_text(json.dumps({**state, "changes": state["changes"] + 1}))
+            time.sleep(POLL_SECONDS)
+            mine.refresh(None)
+            (run,) = mine.runs([marker.partition(".")[2]])
+            return run.status, run.reason, run.end_ms
+
+        assert status({}) == ("RUNNING", "", None)
+        assert status({marker: ["LOST", "the machine was restarted", 99]}) == (
+            "LOST",
+            "the machine was restarted",
+            99,
+        )
+        assert status({}) == ("RUNNING", "", None)
+        assert status({marker: ["KILLED", "signal 15 (SIGTERM)", 99]})[0] == "KILLED"
+        # What no far side of ours says is counted as a record that cannot be read, and changes nothing.
+        assert status({marker: ["FINISHED", "it says", 99]})[0] == "KILLED"
 
 
 def test_an_end_that_was_written_with_the_last_breath_is_no_loss(tmp_path: Path) -> None:
