@@ -170,6 +170,7 @@ with mltrack.start_run(run_name=sys.argv[1], experiment="far", system_metrics=Fa
     mltrack.log_text("hello from over there", "notes/a.txt")
     mltrack.log_text("x" * 6_000_000, "big.txt")
     mltrack.log_text(sys.argv[1] + "\\n", "who.txt")
+    mltrack.log_text('{"classes": ["cat", "dog"], "matrix": [[8, 2], [1, 9]]}', "matrix.json")
     mltrack.log_image(numpy.full((4, 4, 3), 200, numpy.uint8), key="seen", step=3)
     folder = run.folder / "artifacts"
     (folder / "unrecorded.txt").write_text("put here by something else")
@@ -204,7 +205,7 @@ def test_files_logs_and_code_are_fetched_when_somebody_looks(
     shown = json.loads(command("show", "changed", "--json").stdout)
     run_id = shown["run_id"]
     place = f"ssh://boxa:{a}/runs/{run_id[:2]}/{run_id}/artifacts"
-    sizes = {"big.txt": 6_000_000, "notes/a.txt": 21, "unrecorded.txt": 26, "who.txt": 8}
+    sizes = {"big.txt": 6_000_000, "matrix.json": 55, "notes/a.txt": 21, "unrecorded.txt": 26, "who.txt": 8}
     pictures = [file for file in shown["artifacts"] if file["path"].startswith("images/seen/")]
     assert [file for file in shown["artifacts"] if file not in pictures] == [
         {"path": path, "size": size, "address": f"{place}/{path}"} for path, size in sizes.items()
@@ -229,6 +230,8 @@ def test_files_logs_and_code_are_fetched_when_somebody_looks(
         ["3"],
         ["3"],
     ], series
+    matrix = command("plot", "--kind", "confusion", "changed")
+    assert "matrix.json" in matrix.stdout and "cat" in matrix.stdout, matrix
     made = command("checkout", "changed", str(boxes.folder / "again"))
     assert made.returncode == 0, made
     assert (boxes.folder / "again" / "train.py").read_text().endswith("nobody has committed\n")
@@ -236,7 +239,7 @@ def test_files_logs_and_code_are_fetched_when_somebody_looks(
     app = open_app(boxes.environ, "--store", str(here), columns=140, lines=40)
     app.until("changed")
     app.press("/changed\r").until("1 of 3")
-    app.press("\r").until("Files 4")
+    app.press("\r").until("Files 5")
     app.press("\t").until("ValueError: not this time")
     app.press("\t").until("unrecorded.txt")
     app.press("\t").until("a change that nobody has committed")
@@ -293,7 +296,7 @@ def test_files_logs_and_code_are_fetched_when_somebody_looks(
         with pytest.raises(BadInput, match="No connection to boxa"):
             compare_pictures(store, [run_id, run_id], "", None, 80, 30)
     away = command("show", "changed", "--json")
-    assert "No connection to boxa" in away.stderr and len(json.loads(away.stdout)["artifacts"]) == 4
+    assert "No connection to boxa" in away.stderr and len(json.loads(away.stdout)["artifacts"]) == 5
     told = command("logs", "changed")
     assert told.returncode == 5 and "No connection to boxa" in told.stderr and not told.stdout, told
     shutil.rmtree(boxes.folder / "cache" / "mltrack" / "artifacts")
@@ -366,7 +369,7 @@ def test_an_import_makes_runs_of_another_machine_our_own(boxes: Boxes) -> None:
 
         assert command("source", "add", f"ssh://boxa{a}").returncode == 0
         done = command("import", f"ssh://boxa{a}")
-        assert done.returncode == 0 and ": 1 runs, 0 points, 5 files (6 MB)" in done.stdout, done
+        assert done.returncode == 0 and ": 1 runs, 0 points, 6 files (6 MB)" in done.stdout, done
         assert "is still running" in done.stderr and "link: not a regular file" in done.stderr
         live.kill()
         live.wait()
@@ -388,7 +391,7 @@ def test_an_import_makes_runs_of_another_machine_our_own(boxes: Boxes) -> None:
         0,
     )
     paths = {file["path"]: file["size"] for file in shown["artifacts"]}
-    assert len(paths) == 5 and (paths["big.txt"], paths["unrecorded.txt"]) == (6_000_000, 26)
+    assert len(paths) == 6 and (paths["big.txt"], paths["unrecorded.txt"]) == (6_000_000, 26)
     assert not any("address" in file for file in shown["artifacts"])
     assert len(command("logs", "done").stdout.splitlines()) == 20_001
     assert command("checkout", "done", str(boxes.folder / "again")).returncode == 0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -28,6 +29,7 @@ from mltrack.tui.importance import Importance, importances
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from mltrack.store.far_files import FarFiles, Told
     from mltrack.store.records import Run
     from mltrack.store.store import Store
 
@@ -38,6 +40,8 @@ _MOST_PARAMS = 60
 _SAMPLE = 200
 _AXES = 6
 _MATRIX_BYTES = 4 << 20
+# For another machine: its list of files, and one of them.
+_FAR_SECONDS = 2.0
 _MOST_BANDED, _MOST_GROUPS = 100, 6
 _LETTERS_SHOWN = 6
 
@@ -298,12 +302,11 @@ def _confusion(
         raise BadInput("Say of which run the confusion matrix is.")
     lines: list[Line] = []
     for run in store.runs(run_ids):
-        for path, name in _json_files(run):
+        for name, read in _json_files(run):
             if names and name not in names:
                 continue
-            with path.open("rb") as file:
-                head = file.read(_MATRIX_BYTES)
-            found = preview(name, head, path.stat().st_size, width, 1000)
+            head, size = read()
+            found = preview(name, head, size, width, 1000)
             if found.kind == "matrix":
                 lines += [[[f"{run.name}  {name}", "bold"]], *found.lines, []]
                 break
@@ -314,9 +317,37 @@ def _confusion(
     return "Confusion matrix", lines
 
 
-def _json_files(run: Run) -> list[tuple[Path, str]]:
+def _json_files(run: Run) -> list[tuple[str, Callable[[], tuple[bytes, int]]]]:
+    """Their names, and what reads the beginning of each and its size. Raises BadInput where another machine cannot be asked."""
     from mltrack.store.client.artifacts import regular_files
+    from mltrack.store.machines import files_over_there
 
+    machine = files_over_there(run)
+    if machine is not None:
+        entries, _ = _answer(machine.listing(run.run_id, _FAR_SECONDS))
+        return [
+            (path, partial(_head_over_there, machine, run, path))
+            for path, kind, _, _ in entries
+            if kind == "file" and path.endswith(".json")
+        ]
     if run.artifacts is None or not run.artifacts.is_dir():
         return []
-    return [(path, name) for path, name in regular_files(run.artifacts) if name.endswith(".json")]
+    return [
+        (name, partial(_head, path)) for path, name in regular_files(run.artifacts) if name.endswith(".json")
+    ]
+
+
+def _head(path: Path) -> tuple[bytes, int]:
+    with path.open("rb") as file:
+        return file.read(_MATRIX_BYTES), path.stat().st_size
+
+
+def _head_over_there(machine: FarFiles, run: Run, path: str) -> tuple[bytes, int]:
+    data, size = _answer(machine.head(run.run_id, path, _FAR_SECONDS))
+    return data, size
+
+
+def _answer(told: Told) -> Any:
+    if told.answer is None:
+        raise BadInput(f"{told.problem or 'The other machine has not answered yet'}.")
+    return told.answer
