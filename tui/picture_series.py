@@ -216,7 +216,8 @@ def _cell(place: int, run: Run, steps: Steps, step: int, room: _Room) -> tuple[l
     try:
         if machine is not None:
             head, size = _far_picture(machine, run, steps[at])
-        elif root is not None:
+        else:
+            assert root is not None  # one of the two is there
             with open_below(root, steps[at]) as file:
                 size = os.fstat(file.fileno()).st_size
                 head = file.read(_BYTES)

@@ -269,6 +269,15 @@ def redact_url(url: str) -> str:
     return _redact_tokens(f"{scheme}://{authority}{head}{mark}{query}")
 
 
+def without_password(where: str) -> str:
+    """The address of a store, or its folder, as it may stand on a screen: who is asked for stays, since it is part of what to type."""
+    scheme, mark, rest = where.partition("://")
+    if not mark:
+        return where
+    user = rest.partition("/")[0].rpartition("@")[0].partition(":")[0]
+    return redact_url(where).replace(mark, f"{mark}{user}@" if user else mark, 1)
+
+
 @lru_cache(1)
 def _given() -> tuple[str, ...]:
     """Secrets that this process was launched with, the longest first."""

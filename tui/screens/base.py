@@ -13,7 +13,7 @@ from textual import on
 from textual.binding import BindingType
 from textual.screen import Screen
 
-from mltrack.store.client.secrets import redact_url
+from mltrack.store.client.secrets import without_password
 from mltrack.tui.clean import cell_width, clean, wrap
 from mltrack.tui.clipboard import copy_text
 from mltrack.tui.keys import Focus, footer
@@ -51,7 +51,7 @@ class BaseScreen(Screen[None]):
     @property
     def store_option(self) -> str:
         """` --store WHERE` for a command that does the same, without a password; "" where no store was named."""
-        return f" --store {shlex.quote(_without_password(self.mltrack.where))}" if self.mltrack.where else ""
+        return f" --store {shlex.quote(without_password(self.mltrack.where))}" if self.mltrack.where else ""
 
     def focuses(self) -> tuple[Focus, ...]:
         """The focuses whose keys act now, the most special first."""
@@ -340,12 +340,3 @@ class BaseScreen(Screen[None]):
             self.say(self.mltrack.live.absent, "error")
             return
         self.mltrack.live.ask(call, done, self.failed, **options)
-
-
-def _without_password(where: str) -> str:
-    """An address that may stand on a screen: who is asked for stays, since it is part of what to type."""
-    scheme, mark, rest = where.partition("://")
-    if not mark:
-        return where
-    user = rest.partition("/")[0].rpartition("@")[0].partition(":")[0]
-    return redact_url(where).replace(mark, f"{mark}{user}@" if user else mark, 1)
