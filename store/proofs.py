@@ -31,10 +31,15 @@ class Writers:
     def __init__(self) -> None:
         self._open: dict[str, _Writer] = {}
 
-    def look(self, path: Path, state: tuple[int, int]) -> None:
-        """The meta journal at ``path`` was handed over as far as (bytes, mtime) ``state``. Raises OSError."""
+    def look(self, path: Path, state: tuple[int, int] | None = None) -> None:
+        """The meta journal at ``path`` was handed over as far as (bytes, mtime) ``state``; None: as it is now. Raises OSError."""
         marker = _marker(path)
         if marker is None:
+            return
+        if state is None:
+            facts = os.stat(path)
+            state = (facts.st_size, facts.st_mtime_ns)
+        if marker in self._open and self._open[marker].state == state:
             return
         self._open.pop(marker, None)
         try:
@@ -53,11 +58,13 @@ class Writers:
         if marker is not None:
             self._open.pop(marker, None)
 
-    def lost(self, beats: Mapping[str, int]) -> dict[str, Proof]:
-        """The proofs, by marker. ``beats``: mtimes (ns) of the markers that are there."""
+    def lost(self, beats: Mapping[str, int], run: str = "") -> dict[str, Proof]:
+        """The proofs, by marker; of one ``run`` only. ``beats``: mtimes (ns) of the markers that are there."""
         here = Here(None)
         found: dict[str, Proof] = {}
         for marker, writer in self._open.items():
+            if not marker.endswith(run):
+                continue
             heard = _heard(writer, beats.get(marker, 0))
             evidence = here.judge(writer.header, heard)
             if not evidence.lost or evidence.quiet:

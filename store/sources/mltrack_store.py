@@ -1,8 +1,8 @@
 """Another mltrack store, that of a colleague or of another machine: its journals and what was decided there, only read.
 
 Its database is not opened: journals and ``decisions.jsonl`` say everything (docs/journal.md), may be read while they are
-written, and need no locks. A run without an end shows as running, and quiet when its marker was not touched for long; nobody here
-can say more of its process, but the machine that it runs on where that is asked (store/proofs.py), and its store by sealing it.
+written, and need no locks. A run without an end shows as running, and quiet when its marker was not touched for long. More of its
+process can say only the machine that it runs on, this one or another that is asked (store/proofs.py), and its store by sealing it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from mltrack.store.journal_reader import (
     read_header,
     read_slice,
 )
+from mltrack.store.proofs import Writers
 from mltrack.store.sources.base import PIECE_BYTES, RUN_ID, Found, Piece, Reader, SourcePoints, why
 from mltrack.store.upkeep import unsealed
 
@@ -47,8 +48,10 @@ class MltrackReader(Reader):
         super().__init__(path)
         self._decided: dict[str, dict[str, tuple[int, Any]]] = {}
         self._beats: dict[str, int] = {}
+        self._marked: dict[str, int] = {}
         self._lost: dict[str, dict[str, list[Any]]] = {}
-        """What is proven of writers that ended without a word, [status, proof, ms] by run and jid; only the other side can."""
+        """What is proven of writers that ended without a word, [status, proof, ms] by run and jid."""
+        self._writers = Writers()
         self._read_to = 0
 
     @classmethod
@@ -75,6 +78,7 @@ class MltrackReader(Reader):
     def scan(self, known: Mapping[str, str]) -> Iterator[Found | None]:
         self._read_decisions()
         live = self._beats = self._markers()
+        self._read_proofs()
         entries: list[tuple[int, str, str]] = []
         with os.scandir(self.path / "runs") as shards:
             for shard in shards:
@@ -105,16 +109,38 @@ class MltrackReader(Reader):
 
     def _markers(self) -> dict[str, int]:
         """When the writers of each run that goes on were heard of last, in ms."""
+        self._marked = {}
+        with suppress(OSError), os.scandir(self.path / "open") as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):
+                    self._marked[entry.name] = entry.stat().st_mtime_ns
         beats: dict[str, int] = {}
-        try:
-            with os.scandir(self.path / "open") as entries:
-                for entry in entries:
-                    run = entry.name.partition(".")[2]
-                    with suppress(FileNotFoundError):
-                        beats[run] = max(beats.get(run, 0), entry.stat().st_mtime_ns // 1_000_000)
-        except OSError:
-            return {}
+        for name, at in self._marked.items():
+            run = name.partition(".")[2]
+            beats[run] = max(beats.get(run, 0), at // 1_000_000)
         return beats
+
+    def _read_proofs(self) -> None:
+        """Of processes of this machine."""
+        for marker in self._marked:
+            jid, _, run = marker.partition(".")
+            if RUN_ID.fullmatch(run):
+                with suppress(OSError):
+                    self._writers.look(self.path / "runs" / run[:2] / run / f"meta.{jid}.jsonl")
+        self._lost = {}
+        self._prove(self._writers.lost(self._marked))
+
+    def _prove_here(self, folder: Path) -> None:
+        """Of writers whose marker is gone: their store, which took it away, has proven it already or read their last word."""
+        for name in os.listdir(folder):
+            with suppress(OSError):
+                self._writers.look(folder / name)
+        self._prove(self._writers.lost({}, folder.name))
+
+    def _prove(self, proofs: Mapping[str, Sequence[Any]]) -> None:
+        for marker, proof in proofs.items():
+            jid, _, run = marker.partition(".")
+            self._lost.setdefault(run, {})[jid] = list(proof)
 
     def _read_decisions(self) -> None:
         """What people decided about runs there, the last word for each field. An undo is a decision like any other."""
@@ -174,6 +200,8 @@ class MltrackReader(Reader):
                 except (OSError, JournalProblem) as error:
                     reason = why(error) if isinstance(error, OSError) else str(error)
                     damage = f"runs/{run[:2]}/{run}/{name}: {reason}"
+        if run not in self._beats:
+            self._prove_here(folder)
         for record, journal in self._proofs(folder, run, state, silent):
             yield self._piece(run, state, [record], [], 0, journal, damage, heard)
         records = self._decisions(run)

@@ -85,12 +85,13 @@ class SshReader(MltrackReader):
         return True
 
     def _read_proofs(self) -> None:
-        """Before the journals: what was written with the last breath is read, too."""
+        """Of processes over there. Before the journals: what was written with the last breath is read, too."""
         self._lost = {}
         with suppress(FileNotFoundError, ValueError):
-            for marker, proof in orjson.loads((self.path / PROOFS).read_bytes()).items():
-                jid, _, run = marker.partition(".")
-                self._lost.setdefault(run, {})[jid] = proof
+            self._prove(orjson.loads((self.path / PROOFS).read_bytes()))
+
+    def _prove_here(self, folder: Path) -> None:
+        """That is for the other side to do."""
 
     def _is_settled(self) -> bool:
         state = mirror_state(self.where)
@@ -110,7 +111,6 @@ class SshReader(MltrackReader):
         changes = int(state.get("changes", 0))
         # The state is written behind what it tells of; while much comes for the first time, that is read as it comes.
         if (changes != self._read or not state.get("looked")) and (self.path / "runs").is_dir():
-            self._read_proofs()
             yield from super().scan(known)
             self._read = changes
         if trouble := trouble_of(self.where):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,3 +113,61 @@ def test_a_live_run_of_another_store_is_followed(tmp_path: Path) -> None:
                 mltrack.log_metric("loss", 0.5, step)
     finally:
         mltrack.set_store(None)
+
+
+TRAINING = """
+import sys, time, mltrack
+with mltrack.start_run(run_name=sys.argv[1], system_metrics=False) as run:
+    mltrack.log_metric("loss", 1.5, 0)
+    print(run.run_id, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("they_look_first", [False, True])
+def test_a_killed_run_of_another_store_is_lost(tmp_path: Path, they_look_first: bool) -> None:
+    root, mine = tmp_path / "theirs", str(tmp_path / "mine")
+    environment = {**os.environ, "MLTRACK_STORE": str(root), "MLTRACK_FACTS": "0"}
+    command = [sys.executable, "-c", TRAINING]
+    trainings = [
+        subprocess.Popen([*command, name], env=environment, stdout=subprocess.PIPE, text=True)
+        for name in ("killed", "lives")
+    ]
+    try:
+        killed, lives = (
+            str(training.stdout and training.stdout.readline().strip()) for training in trainings
+        )
+
+        def told() -> list[tuple[str, str]]:
+            with open_store(mine) as store:
+                store.refresh(None)
+                return [(run.status, run.reason) for run in store.runs([killed, lives])]
+
+        with open_store(mine) as store:
+            store.add_source(str(root))
+        assert told() == [("RUNNING", "")] * 2
+        trainings[0].kill()
+        trainings[0].wait()
+        if they_look_first:
+            # Their store takes the marker away with what it found.
+            with open_store(str(root)) as theirs:
+                theirs.refresh(None)
+                assert theirs.run(killed).status == "LOST"
+            assert len(list((root / "open").glob("*.*"))) == 1
+        before = state(root)
+        lost = ("LOST", f"process {trainings[0].pid} is gone")
+        assert told() == [lost, ("RUNNING", "")]
+        assert state(root) == before
+        with open_store(str(root)) as theirs:
+            theirs.refresh(None)
+        # Also for one who comes later, and again when the marker has gone.
+        for _ in range(3):
+            assert told() == [lost, ("RUNNING", "")]
+        with open_store(str(tmp_path / "later")) as later:
+            later.add_source(str(root))
+            later.refresh(None)
+            assert (later.run(killed).status, later.run(lives).status) == ("LOST", "RUNNING")
+    finally:
+        for training in trainings:
+            training.kill()
+            training.communicate()
