@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -132,7 +133,8 @@ def test_requeued_it_goes_on_in_the_same_run(
     wait_until(lambda: state_of(run_id).phase == "queued", "it waited again")
 
     def begun_again() -> bool:
-        # Or Slurm would wait for two minutes; said until it has the job in its queue.
+        # Or Slurm would wait for two minutes; said until it has the job in its queue, and not so often that it does nothing else.
+        time.sleep(1)
         subprocess.run(
             ["scontrol", "update", f"JobId={number}", "StartTime=now"], capture_output=True, check=False
         )

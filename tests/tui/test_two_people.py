@@ -107,7 +107,8 @@ def test_one_asks_the_other_approves_one_is_too_late(
     hers.press("looks good\r").until("Approved churn v2 to Production")
     his.until("v2 .*daemon.*approved|v2 Production|approved v2")
     assert json.loads(bob.models("list", "--json").stdout)[0]["production"] == [2]
-    # Somebody may go back without asking again.
+    # Somebody may go back without asking again, once the board says where that leads.
+    hers.redrawn(r"way back.{0,40}v1")
     hers.press("B").until("Why")
     hers.press("latency x3\r").until("Type Production")
     hers.press("Production\r").until("Rolled back churn to v1")
