@@ -349,9 +349,11 @@ time.sleep(600)
 """
 CONTAINER = ["unshare", "-p", "-f", "--mount-proc", "--kill-child"]
 LOOK = """
+import time
 from mltrack.store import open_store
 with open_store() as store:
-    store.refresh(None)
+    while store.refresh(None).folded_by_other:
+        time.sleep(0.02)
     print(",".join(sorted(f"{run.run_id[:2]} {run.status}" for run in store.runs(store.search("").run_ids))))
 """
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mltrack.store.client.secrets import without_password
 from mltrack.store.errors import BadInput, MltrackError
 from mltrack.tui.cli.output import list_options, write_csv, write_json, write_lines, write_text
 from mltrack.tui.cli.session import Session
@@ -45,7 +44,7 @@ def where_command(session: Session, as_json: bool, as_csv: bool, raw: bool) -> N
     from mltrack.store.client.location import choose_store
 
     choice = choose_store(session.where)
-    rows: list[tuple[str, str]] = [("store", without_password(choice.url)), ("chosen by", choice.chosen_by)]
+    rows: list[tuple[str, str]] = [("store", shown_url(choice.url)), ("chosen by", choice.chosen_by)]
     if choice.is_remote:
         rows.append(("spool", str(choice.root)))
     if not choice.is_remote and not choice.root.is_dir():
@@ -54,7 +53,7 @@ def where_command(session: Session, as_json: bool, as_csv: bool, raw: bool) -> N
         try:
             with session.open(refresh=False) as store:
                 location = store.location
-                rows.append(("database", without_password(location.database)))
+                rows.append(("database", shown_url(location.database)))
                 rows += [("note", note) for note in location.notes]
                 rows.append(("runs", f"{store.search('', limit=1).total:,}"))
                 rows += _artifacts(store)
@@ -147,7 +146,7 @@ def _explain(session: Session, key: str) -> None:
         )
         return
     chosen = choose_store(session.where)
-    write_text(f"store = {without_password(chosen.url)}   from {chosen.chosen_by}", session.terminal)
+    write_text(f"store = {shown_url(chosen.url)}   from {chosen.chosen_by}", session.terminal)
     candidates = explain_choice(session.where)
     marked = False
     marks: list[str] = []
@@ -157,7 +156,7 @@ def _explain(session: Session, key: str) -> None:
     columns = [
         Column("", marks, weight=0),
         Column("", [Cell(name, "dim") for name, _ in candidates], weight=0),
-        Column("", [without_password(value) for _, value in candidates], weight=0, widest=200),
+        Column("", [shown_url(value) for _, value in candidates], weight=0, widest=200),
     ]
     write_text("The first of these that is set:", session.terminal)
     write_lines(draw_table(columns, session.terminal, heading=False))
@@ -168,7 +167,14 @@ def _value(session: Session, name: str) -> tuple[str, str]:
         from mltrack.store.client.location import choose_store
 
         choice = choose_store(session.where)
-        return without_password(choice.url), choice.chosen_by
+        return shown_url(choice.url), choice.chosen_by
     variable, default, _ = SETTINGS[name]
     value = os.environ.get(variable)
     return (value, variable) if value else (default, "default")
+
+
+def shown_url(url: str) -> str:
+    """A URL without user and password."""
+    from mltrack.store.client.secrets import redact_url
+
+    return redact_url(url) if "://" in url else url

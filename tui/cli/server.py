@@ -67,13 +67,13 @@ def server_command(
             options += [name, str(path.absolute())] if path is not None else []
         return _behind(session, action, [*options, *(word for name in names for word in ("--name", name))])
     from mltrack.store.access import read
-    from mltrack.store.client.secrets import without_password
     from mltrack.store.mlflow_api.background import client_lines
     from mltrack.store.mlflow_api.server import LOOPBACK, serve
     from mltrack.store.opening import open_store
+    from mltrack.tui.cli.places import shown_url
 
     def ready(listening: Listening) -> None:
-        where = f"{without_password(store.address)} at {listening.address}"
+        where = f"{shown_url(store.address)} at {listening.address}"
         write_text(f"Serving {where}. ctrl+c ends it. For clients:", session.terminal)
         for line in client_lines(listening.called, listening.token_file, read(store.root).kept):
             write_text(f"  {line}", session.terminal)
@@ -104,8 +104,8 @@ def _behind(session: Session, action: str, options: list[str]) -> int:
     """Start, end or look for the server that runs without a terminal."""
     from mltrack.store.access import read
     from mltrack.store.client.location import LocationError, choose_store
-    from mltrack.store.client.secrets import without_password
     from mltrack.store.mlflow_api import background
+    from mltrack.tui.cli.places import shown_url
 
     try:
         choice = choose_store(session.where)
@@ -121,7 +121,7 @@ def _behind(session: Session, action: str, options: list[str]) -> int:
         )
         return ExitCode.FAILED
     write_text(
-        f"Serving {without_password(choice.url)} at {there.address}, process {there.pid}. For clients:",
+        f"Serving {shown_url(choice.url)} at {there.address}, process {there.pid}. For clients:",
         session.terminal,
     )
     for line in there.lines(choice.root, read(choice.root).kept):
